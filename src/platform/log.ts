@@ -1,0 +1,9 @@
+// One JSON line per fact, on standard output. Nothing a caller wrote (payloads, tokens) is ever logged.
+import pino, { type Logger } from "pino";
+
+export type Log = Logger;
+
+/** A log whose lines carry `name`, the part of the node that speaks. */
+export function openLog(name: string, level: string): Log {
+  return pino({ name, level, base: undefined, timestamp: pino.stdTimeFunctions.isoTime });
+}
