@@ -1,0 +1,200 @@
+/**
+ * Programs that are started here: servers that go on in the background, and tools that run to their end.
+ *
+ * Each runs in a session of its own, so that a Ctrl-C on the terminal reaches only the program that started
+ * it, which then stops them in its own order. A server leaves its pid and the moment of its start on disk:
+ * after a crash of the starter (kill -9, power) the next start stops what still runs, and starts it anew.
+ * That is simpler than to adopt it, and also covers a server that hangs.
+ */
+import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+/** Something that the person at the terminal must know or do. Its message is shown as it is, without a stack. */
+export class Advice extends Error {}
+
+/** A server in the background. */
+export interface ServerProcess {
+  readonly pid: number;
+  /** Resolves when the process has ended, for whatever reason. */
+  readonly exited: Promise<number>;
+  isRunning(): boolean;
+  /** Asks with `signal`, kills after `deadlineMs`, and resolves when the process is gone. */
+  stop(signal: NodeJS.Signals, deadlineMs: number): Promise<void>;
+  /** The end of what it wrote to stdout and stderr. */
+  lastOutput(lines?: number): string;
+}
+
+/**
+ * Starts a server whose pid file, output (`{name}.out`, that of the run before in `{name}.out.1`) and working
+ * directory are in `directory`. One that an earlier run left behind is stopped first.
+ */
+export async function startServerProcess(options: {
+  name: string;
+  command: readonly string[];
+  directory: string;
+  env?: Record<string, string | undefined>;
+}): Promise<ServerProcess> {
+  const pidFile = join(options.directory, `${options.name}.pid`);
+  const outputFile = join(options.directory, `${options.name}.out`);
+  await stopLeftover(pidFile);
+  if (existsSync(outputFile)) renameSync(outputFile, `${outputFile}.1`);
+  const output = openSync(outputFile, "w", 0o600);
+  const child = Bun.spawn([...options.command], {
+    cwd: options.directory,
+    env: options.env ?? process.env,
+    stdin: "ignore",
+    stdout: output,
+    stderr: output,
+    detached: true,
+  });
+  closeSync(output);
+  recordProcess(pidFile, child.pid);
+  child.exited.finally(() => rmSync(pidFile, { force: true }));
+  return {
+    pid: child.pid,
+    exited: child.exited,
+    isRunning: () => child.exitCode === null && child.signalCode === null,
+    stop: (signal, deadlineMs) => stopProcess(child.pid, signal, deadlineMs, child.exited),
+    lastOutput: (lines = 5) => lastLines(outputFile, lines),
+  };
+}
+
+/**
+ * Asks `probe` again and again until it says yes.
+ * @throws {Advice} with the server's last words when it ends, or is not ready after `deadlineMs`.
+ */
+export async function untilReady(
+  server: ServerProcess,
+  options: { name: string; deadlineMs: number; signal?: AbortSignal | undefined; probe: () => Promise<boolean> },
+): Promise<void> {
+  const deadline = Date.now() + options.deadlineMs;
+  while (!(await options.probe())) {
+    options.signal?.throwIfAborted();
+    if (!server.isRunning()) throw new Advice(`${options.name} did not start:\n${server.lastOutput()}`);
+    if (Date.now() > deadline) {
+      throw new Advice(`${options.name} is not ready after ${options.deadlineMs / 1000} s:\n${server.lastOutput()}`);
+    }
+    await Bun.sleep(30);
+  }
+}
+
+/**
+ * Runs a tool to its end and gives its exit code and output (stdout and stderr together).
+ * When `signal` aborts, the tool gets a SIGINT; the abort is thrown once it has ended.
+ */
+export async function runTool(
+  command: readonly string[],
+  options: {
+    cwd?: string;
+    env?: Record<string, string | undefined>;
+    signal?: AbortSignal | undefined;
+    onLine?: (line: string) => void;
+  } = {},
+): Promise<{ code: number; output: string }> {
+  options.signal?.throwIfAborted();
+  const child = Bun.spawn([...command], {
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    env: options.env ?? process.env,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    detached: true,
+  });
+  const interrupt = () => child.kill("SIGINT");
+  options.signal?.addEventListener("abort", interrupt);
+  try {
+    const lines: string[] = [];
+    const collect = (line: string) => {
+      lines.push(line);
+      if (lines.length > outputLinesMax) lines.shift();
+      options.onLine?.(line);
+    };
+    await Promise.all([eachLine(child.stdout, collect), eachLine(child.stderr, collect)]);
+    const code = await child.exited;
+    options.signal?.throwIfAborted();
+    return { code, output: lines.join("\n") };
+  } finally {
+    options.signal?.removeEventListener("abort", interrupt);
+  }
+}
+
+/** Writes down which process this is; see `recordedProcess`. */
+export function recordProcess(file: string, pid: number): void {
+  writeFileSync(file, JSON.stringify({ pid, started: startMark(pid) }), { mode: 0o600 });
+}
+
+/** The pid in a file of `recordProcess`, if that very process still runs. A pid that was given away since does not count. */
+export function recordedProcess(file: string): number | undefined {
+  if (!existsSync(file)) return undefined;
+  try {
+    const { pid, started } = JSON.parse(readFileSync(file, "utf8")) as { pid: number; started: string | undefined };
+    return started !== undefined && startMark(pid) === started ? pid : undefined;
+  } catch {
+    return undefined; // A file that was cut off by a crash names nobody.
+  }
+}
+
+/** Stops what an earlier run recorded in `pidFile` and left behind. */
+export async function stopLeftover(pidFile: string): Promise<void> {
+  const pid = recordedProcess(pidFile);
+  if (pid !== undefined) await stopProcess(pid, "SIGTERM", 10_000);
+  rmSync(pidFile, { force: true });
+}
+
+/** Signals a process, waits until it is gone, and kills it after `deadlineMs`. `exited` is known for our own children. */
+export async function stopProcess(
+  pid: number,
+  signal: NodeJS.Signals,
+  deadlineMs: number,
+  exited: Promise<unknown> = untilGone(pid),
+): Promise<void> {
+  sendSignal(pid, signal);
+  const killer = setTimeout(() => sendSignal(pid, "SIGKILL"), deadlineMs);
+  await exited;
+  clearTimeout(killer);
+}
+
+const outputLinesMax = 200;
+
+function sendSignal(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
+  }
+}
+
+async function untilGone(pid: number): Promise<void> {
+  const mark = startMark(pid);
+  while (mark !== undefined && startMark(pid) === mark) await Bun.sleep(20);
+}
+
+/** Tells one process from a later one with the same pid: when it started, within which boot. A zombie counts as gone. */
+function startMark(pid: number): string | undefined {
+  if (process.platform !== "linux") {
+    return Bun.spawnSync(["ps", "-o", "lstart=", "-p", String(pid)]).stdout.toString().trim() || undefined;
+  }
+  try {
+    // The second field, the name, may hold spaces and brackets; the state follows, the start time is the 22nd.
+    const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [];
+    const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+    return fields[0] === "Z" ? undefined : `${boot} ${fields[19]}`;
+  } catch {
+    return undefined;
+  }
+}
+
+function lastLines(file: string, lines: number): string {
+  return readFileSync(file, "utf8").trimEnd().split("\n").slice(-lines).join("\n");
+}
+
+async function eachLine(stream: ReadableStream<Uint8Array>, onLine: (line: string) => void): Promise<void> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of stream) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = lines.pop() ?? "";
+    lines.forEach(onLine);
+  }
+  if (rest !== "") onLine(rest);
+}
