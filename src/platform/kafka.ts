@@ -1,0 +1,12 @@
+// Everything that the rest of the project may use of Kafka. Only the folder beside this file imports kafkajs.
+
+export type { KafkaSettings } from "./kafka/client.ts";
+export { type ConsumedRecord, type ConsumerOptions, type KafkaBatch, runConsumer } from "./kafka/consumer.ts";
+export type { KafkaRecord } from "./kafka/producer.ts";
+export {
+  type KafkaPublisher,
+  openPublisher,
+  type PublisherHooks,
+  RecordRejected,
+} from "./kafka/publisher.ts";
+export { checkKafka, ensureTopics, readTopic, type TopicSettings } from "./kafka/topics.ts";
