@@ -131,6 +131,7 @@ create table clients (
 create table refresh_tokens (
   token_hash bytea primary key,
   family_id uuid not null,
+  client_id text not null,
   subject text not null,
   scope text not null,
   expires_at timestamptz(3) not null,

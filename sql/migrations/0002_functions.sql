@@ -14,7 +14,8 @@ create function ingest_batch(
   p_payloads text[],
   p_metadatas text[],
   p_traceparents text[],
-  p_token_ids text[]
+  p_token_ids text[],
+  p_family_ids text[]
 ) returns table (ord integer, outcome text, sequence_number bigint, created_at timestamptz, shard smallint)
 language plpgsql as $$
 #variable_conflict use_column
@@ -30,13 +31,13 @@ begin
       (select c from conversations c where c.id = i.conversation_id) as conversation,
       exists (select from members b
         where b.conversation_id = i.conversation_id and b.user_id = i.sender_id) as is_member,
-      exists (select from revoked_tokens r where r.id = i.token_id) as is_revoked,
+      exists (select from revoked_tokens r where r.id in (i.token_id, i.family_id)) as is_revoked,
       (select m from messages m
         where m.conversation_id = i.conversation_id and m.idempotency_key = i.message_id
           and m.sender_id = i.sender_id and m.event = 'message.created') as earlier
     from unnest(p_conversation_ids, p_sender_ids, p_message_ids, p_payloads, p_metadatas, p_traceparents,
-        p_token_ids) with ordinality
-      as i(conversation_id, sender_id, message_id, payload, metadata, traceparent, token_id, ord)
+        p_token_ids, p_family_ids) with ordinality
+      as i(conversation_id, sender_id, message_id, payload, metadata, traceparent, token_id, family_id, ord)
   ), judged as materialized (
     select l.*,
       (l.conversation).shard as to_shard,
@@ -330,4 +331,42 @@ create function release_shards(p_poller_id uuid) returns void
 language sql as $$
   update shard_leases set owner = null, expires_at = '-infinity' where owner = p_poller_id;
   delete from pollers where id = p_poller_id;
+$$;
+
+-- Trades a refresh token for the next one of its family. A token that was used before revokes the whole family:
+-- its refresh tokens are deleted, and its access tokens refused for as long as they may still live (RFC 9700, 4.14.2).
+create function rotate_refresh_token(
+  p_token_hash bytea,
+  p_client_id text,
+  p_next_hash bytea,
+  p_next_expires_at timestamptz,
+  p_access_seconds integer
+) returns table (outcome text, family_id uuid, subject text, scope text)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+  v_token refresh_tokens;
+begin
+  select * into v_token from refresh_tokens t where t.token_hash = p_token_hash for update;
+  if not found or v_token.client_id <> p_client_id or v_token.expires_at <= now() then
+    return query select 'unknown', null::uuid, null::text, null::text; return;
+  end if;
+  if v_token.used_at is not null then
+    perform revoke_family(v_token.family_id, p_access_seconds);
+    return query select 'reused', v_token.family_id, v_token.subject, v_token.scope; return;
+  end if;
+
+  update refresh_tokens t set used_at = now() where t.token_hash = p_token_hash;
+  insert into refresh_tokens (token_hash, family_id, client_id, subject, scope, expires_at)
+  values (p_next_hash, v_token.family_id, v_token.client_id, v_token.subject, v_token.scope, p_next_expires_at);
+  return query select 'rotated', v_token.family_id, v_token.subject, v_token.scope;
+end $$;
+
+-- Ends a family: no refresh, and no access with what it was given before.
+create function revoke_family(p_family_id uuid, p_access_seconds integer) returns void
+language sql as $$
+  delete from refresh_tokens where family_id = p_family_id;
+  insert into revoked_tokens (id, expires_at)
+  values (p_family_id::text, now() + p_access_seconds * interval '1 second')
+  on conflict (id) do nothing;
 $$;

@@ -1,0 +1,173 @@
+// Gathers messages into batches: one batch is one call and one commit. No timer: a batch leaves as soon as one of
+// a few connections is free, so batches grow with the load and a lone message never waits.
+//
+// Arrives: validated messages. Leaves: an outcome per message, after the commit only.
+// Guaranteed: no two copies of a message share a batch, so that the second finds the first one's number.
+import { unavailable } from "../model/errors.ts";
+import { isConnectionFailure, type Postgres } from "../platform/postgres.ts";
+import ingestBatch from "../../sql/ingest/ingest-batch.sql" with { type: "text" };
+
+/** A message as the batch function takes it; payload and metadata are JSON text. */
+export interface IncomingMessage {
+  conversationId: string;
+  senderId: string;
+  messageId: string;
+  payload: string;
+  metadata: string | null;
+  traceparent: string;
+  tokenIds: readonly string[];
+}
+
+/** What became of a message: only `accepted` changed anything. */
+export interface IngestOutcome {
+  outcome: "accepted" | "replayed" | "reused" | "not_member" | "no_conversation" | "revoked";
+  sequence_number: number;
+  created_at: Date;
+  shard: number;
+}
+
+export interface CollectorSettings {
+  /** Batches under way at once. */
+  batchesMax: number;
+  batchRowsMax: number;
+  batchBytesMax: number;
+  /** Messages that may wait; beyond that callers get 503. */
+  waitingMax: number;
+  /** Tries of a batch whose connection failed; the call is idempotent. */
+  triesMax: number;
+}
+
+/** Called once per batch, straight after its commit, with the accepted messages in the order of the batch. */
+export type OnCommitted = (messages: IncomingMessage[], outcomes: IngestOutcome[]) => void;
+
+interface Waiting {
+  message: IncomingMessage;
+  resolve(outcome: IngestOutcome): void;
+  reject(error: unknown): void;
+}
+
+/** Takes messages one at a time, stores them in batches. */
+export interface Collector {
+  /** Resolves after the commit. Rejects with Problem 503 when the queue is full or Postgres is away (outcome unknown). */
+  accept(message: IncomingMessage): Promise<IngestOutcome>;
+  /** Messages that are waiting or being stored. */
+  pending(): number;
+}
+
+export const collectorDefaults: CollectorSettings = {
+  batchesMax: 3,
+  batchRowsMax: 256,
+  batchBytesMax: 1024 * 1024,
+  waitingMax: 20_000,
+  triesMax: 3,
+};
+
+/** Opens the queue before the batch function. */
+export function openCollector(postgres: Postgres, settings: CollectorSettings, onCommitted: OnCommitted): Collector {
+  let waiting: Waiting[] = [];
+  let batchesUnderWay = 0;
+  let rowsUnderWay = 0;
+  let flushScheduled = false;
+
+  function accept(message: IncomingMessage): Promise<IngestOutcome> {
+    if (waiting.length >= settings.waitingMax) {
+      return Promise.reject(unavailable("overloaded", "Too many messages are waiting to be stored."));
+    }
+    return new Promise((resolve, reject) => {
+      waiting.push({ message, resolve, reject });
+      scheduleFlush();
+    });
+  }
+
+  // Once per turn of the event loop, so that all requests that were read together leave together.
+  function scheduleFlush(): void {
+    if (flushScheduled || batchesUnderWay >= settings.batchesMax) return;
+    flushScheduled = true;
+    setImmediate(() => {
+      flushScheduled = false;
+      while (waiting.length > 0 && batchesUnderWay < settings.batchesMax) void store(takeBatch());
+    });
+  }
+
+  function takeBatch(): Waiting[] {
+    const batch: Waiting[] = [];
+    const copies: Waiting[] = [];
+    const keys = new Set<string>();
+    let bytes = 0;
+    let taken = 0;
+    for (const entry of waiting) {
+      const { conversationId, senderId, messageId, payload, metadata } = entry.message;
+      bytes += payload.length + (metadata?.length ?? 0);
+      if (batch.length >= settings.batchRowsMax || (bytes > settings.batchBytesMax && batch.length > 0)) break;
+      taken += 1;
+      const key = `${conversationId}${messageId}${senderId}`;
+      if (keys.has(key)) copies.push(entry);
+      else batch.push(entry);
+      keys.add(key);
+    }
+    waiting = copies.length === 0 ? waiting.slice(taken) : copies.concat(waiting.slice(taken));
+    return batch;
+  }
+
+  async function store(batch: Waiting[]): Promise<void> {
+    batchesUnderWay += 1;
+    rowsUnderWay += batch.length;
+    try {
+      const outcomes = await storeWithRetry(batch.map((entry) => entry.message));
+      settle(batch, outcomes);
+    } catch (error) {
+      const problem = isConnectionFailure(error)
+        ? unavailable("database_unavailable", "The message may not have been stored; send it again.", error)
+        : error;
+      for (const entry of batch) entry.reject(problem);
+    } finally {
+      batchesUnderWay -= 1;
+      rowsUnderWay -= batch.length;
+      if (waiting.length > 0) scheduleFlush();
+    }
+  }
+
+  // A connection that failed leaves the outcome unknown; the batch function answers a second call with the first result.
+  async function storeWithRetry(messages: IncomingMessage[]): Promise<IngestOutcome[]> {
+    const args = columnsOf(messages);
+    for (let tries = 1; ; tries += 1) {
+      try {
+        return await postgres.query<IngestOutcome>(ingestBatch, args);
+      } catch (error) {
+        if (!isConnectionFailure(error) || tries >= settings.triesMax) throw error;
+        await Bun.sleep(50 * tries);
+      }
+    }
+  }
+
+  function settle(batch: Waiting[], outcomes: IngestOutcome[]): void {
+    if (outcomes.length !== batch.length) throw new Error("ingest_batch answered another number of rows");
+    const accepted: IncomingMessage[] = [];
+    const acceptedOutcomes: IngestOutcome[] = [];
+    for (let index = 0; index < batch.length; index += 1) {
+      const outcome = outcomes[index] as IngestOutcome;
+      if (outcome.outcome !== "accepted") continue;
+      accepted.push((batch[index] as Waiting).message);
+      acceptedOutcomes.push(outcome);
+    }
+    if (accepted.length > 0) onCommitted(accepted, acceptedOutcomes);
+    for (let index = 0; index < batch.length; index += 1) {
+      (batch[index] as Waiting).resolve(outcomes[index] as IngestOutcome);
+    }
+  }
+
+  return { accept, pending: () => waiting.length + rowsUnderWay };
+}
+
+function columnsOf(messages: IncomingMessage[]): (string | null)[][] {
+  return [
+    messages.map((message) => message.conversationId),
+    messages.map((message) => message.senderId),
+    messages.map((message) => message.messageId),
+    messages.map((message) => message.payload),
+    messages.map((message) => message.metadata),
+    messages.map((message) => message.traceparent),
+    messages.map((message) => message.tokenIds[0] ?? null),
+    messages.map((message) => message.tokenIds[1] ?? null),
+  ];
+}

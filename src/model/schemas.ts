@@ -1,0 +1,93 @@
+// What requests may look like, once: validation, OpenAPI and AsyncAPI all come from here.
+import { Kind, type TSchema, type TUnsafe, Type, TypeRegistry } from "@sinclair/typebox";
+
+TypeRegistry.Set<{ minLength: number; maxLength: number }>("Text", (schema, value) => {
+  if (typeof value !== "string" || value.length < schema.minLength) return false;
+  if (value.length <= schema.maxLength) return true;
+  return value.length <= 2 * schema.maxLength && [...value].length <= schema.maxLength;
+});
+
+/** A string of so many Unicode code points, which is how JSON Schema counts and TypeBox's String does not. */
+function text(minLength: number, maxLength: number, description: string): TUnsafe<string> {
+  return Type.Unsafe<string>({ [Kind]: "Text", type: "string", minLength, maxLength, description });
+}
+
+const closed = { additionalProperties: false };
+
+/** The largest number a JSON number holds exactly; sequence numbers stay below. */
+export const integerMax = Number.MAX_SAFE_INTEGER;
+
+export const uuid = Type.String({
+  pattern: "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$",
+  description: "A UUID of any version.",
+});
+export const userId = text(1, 128, "Any string of 1 to 128 characters.");
+export const sequenceNumber = Type.Integer({ minimum: 0, maximum: integerMax });
+const positiveNumber = Type.Integer({ minimum: 1, maximum: integerMax });
+const metadata = Type.Object({}, { additionalProperties: true, description: "Any JSON object." });
+
+export const payload = Type.Union(
+  [
+    Type.Object({ type: Type.Literal("text"), text: text(1, 4096, "The words, as people read them.") }, closed),
+    Type.Object({ type: Type.Literal("custom"), data: Type.Unknown({ description: "Any JSON value." }) }, closed),
+  ],
+  { description: "A text, or anything of the application's own." },
+);
+
+export const messageBody = Type.Object(
+  { message_id: uuid, conversation_id: uuid, payload, metadata: Type.Optional(metadata) },
+  closed,
+);
+export const messageBatchBody = Type.Object(
+  { messages: Type.Array(Type.Unknown({ description: "As the body of POST /v1/messages." }), { minItems: 1, maxItems: 500 }) },
+  closed,
+);
+export const conversationBody = Type.Object(
+  {
+    kind: Type.Union([Type.Literal("direct"), Type.Literal("group")]),
+    members: Type.Array(userId, { maxItems: 1000 }),
+    channels: Type.Optional(Type.Array(Type.String({ pattern: "^[a-z0-9-]{1,64}$" }), { maxItems: 16 })),
+    metadata: Type.Optional(metadata),
+  },
+  closed,
+);
+export const role = Type.Union([Type.Literal("owner"), Type.Literal("member")]);
+export const memberBody = Type.Object({ user_id: userId, role: Type.Optional(role) }, closed);
+export const changeBody = Type.Object({ payload }, closed);
+export const receiptBody = Type.Object(
+  { delivered: Type.Optional(sequenceNumber), read: Type.Optional(sequenceNumber) },
+  closed,
+);
+export const userTokenBody = Type.Object(
+  {
+    scope: Type.Optional(Type.String({ maxLength: 200, description: "Of messages:read messages:write; default both." })),
+    expires_in: Type.Optional(Type.Integer({ minimum: 30, maximum: 86_400, description: "Seconds." })),
+  },
+  closed,
+);
+export const clientBody = Type.Object(
+  {
+    name: text(1, 128, "What the client is called."),
+    scope: Type.Optional(Type.String({ maxLength: 200, description: "Scopes, separated by spaces." })),
+  },
+  closed,
+);
+
+export const conversationParams = Type.Object({ conversation_id: uuid });
+export const messageParams = Type.Object({ conversation_id: uuid, sequence_number: positiveNumber });
+export const memberParams = Type.Object({ conversation_id: uuid, user_id: userId });
+export const userParams = Type.Object({ user_id: userId });
+
+const limit = (fallback: number, maximum: number) =>
+  Type.Optional(Type.Integer({ minimum: 1, maximum, default: fallback }));
+export const historyQuery = Type.Object(
+  { after: Type.Optional(sequenceNumber), before: Type.Optional(positiveNumber), limit: limit(50, 500) },
+  closed,
+);
+export const listQuery = Type.Object(
+  { limit: limit(50, 100), cursor: Type.Optional(Type.String({ maxLength: 200 })) },
+  closed,
+);
+
+/** The members of an object schema, for documents that list them. */
+export type Schema = TSchema;

@@ -1,0 +1,64 @@
+// JSON at the edge: bytes of a bounded body to a value that Postgres and every client can hold.
+import { invalidInput, Problem } from "../model/errors.ts";
+
+const depthMax = 32;
+const utf8 = new TextDecoder("utf-8", { fatal: true });
+
+/** Reads a body of at most `bytesMax`; throws Problem 413 beyond, before it is held in memory. */
+export async function readBody(request: Request, bytesMax: number): Promise<Uint8Array> {
+  const declared = Number(request.headers.get("content-length") ?? Number.NaN);
+  if (declared > bytesMax) throw tooLarge(bytesMax);
+  if (declared >= 0) return new Uint8Array(await request.arrayBuffer());
+
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.byteLength;
+    if (bytes > bytesMax) throw tooLarge(bytesMax);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function tooLarge(bytesMax: number): Problem {
+  return new Problem(413, "body_too_large", `The body has more than ${bytesMax} bytes.`);
+}
+
+/** UTF-8 JSON to a checked value; throws Problem 400 that says what is wrong and where. */
+export function parseJson(bytes: Uint8Array): unknown {
+  let value: unknown;
+  try {
+    value = JSON.parse(utf8.decode(bytes));
+  } catch (cause) {
+    // A RangeError is nesting beyond the parser's stack.
+    throw new Problem(400, "malformed_json", "The body is not JSON in UTF-8.", { cause });
+  }
+  checkValue(value);
+  return value;
+}
+
+/**
+ * Throws Problem 400 for what JSON allows but Postgres or other readers do not hold (RFC 7493, I-JSON): U+0000,
+ * lone surrogates, integers beyond 2^53, nesting deeper than 32.
+ */
+export function checkValue(value: unknown, path = "", depth = 0): void {
+  if (typeof value === "string") return checkText(value, path);
+  if (typeof value === "number") {
+    const exact = Number.isFinite(value) && (!Number.isInteger(value) || Number.isSafeInteger(value));
+    if (!exact) throw invalidInput(path, "must be a number within ±(2^53 - 1)");
+    return;
+  }
+  if (typeof value !== "object" || value === null) return;
+  if (depth >= depthMax) throw invalidInput(path.slice(0, 200), `must not be nested deeper than ${depthMax}`);
+  for (const [key, item] of Object.entries(value)) {
+    const itemPath = `${path}/${key.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+    checkText(key, path);
+    checkValue(item, itemPath, depth + 1);
+  }
+}
+
+/** Throws Problem 400 for text with U+0000 or a lone surrogate. */
+export function checkText(text: string, path: string): void {
+  if (text.includes("\0")) throw invalidInput(path, "must not contain U+0000");
+  if (!text.isWellFormed()) throw invalidInput(path, "must not contain a lone surrogate");
+}
