@@ -1,14 +1,15 @@
 /** One program at a time on a data directory. */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { OperatingError } from "../../src/model/errors.ts";
 import { recordedProcess, recordProcess } from "./process.ts";
 
 /** The data directory is in use by the process `pid`. */
-export class InUse extends Error {
+export class InUse extends OperatingError {
   readonly pid: number;
 
   constructor(pid: number) {
-    super(`in use by process ${pid}`);
+    super("in_use");
     this.pid = pid;
   }
 }
@@ -20,16 +21,16 @@ export class InUse extends Error {
  */
 export function claimDirectory(directory: string): () => void {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  const file = join(directory, "running.pid");
+  const file = join(directory, "in-use");
   const owner = recordedProcess(file);
-  if (owner !== undefined) throw new InUse(owner);
+  if (owner !== undefined) throw new InUse(owner.pid);
   rmSync(file, { force: true });
   // Of two that got here at the same time, the one that creates the file goes on.
   try {
     writeFileSync(file, "", { flag: "wx" });
   } catch {
-    throw new InUse(recordedProcess(file) ?? 0);
+    throw new InUse(recordedProcess(file)?.pid ?? 0);
   }
-  recordProcess(file, process.pid);
+  recordProcess(file, process.pid, "SIGTERM");
   return () => rmSync(file, { force: true });
 }

@@ -4,8 +4,9 @@
  */
 import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { OperatingError } from "../../src/model/errors.ts";
 import { requireProgram } from "./packages.ts";
-import { Advice, runTool } from "./process.ts";
+import { runTool } from "./process.ts";
 import type { ServerOptions } from "./services.ts";
 
 /** What it takes to start a broker: a Java runtime, and Kafka's jars as a class path. */
@@ -37,10 +38,14 @@ async function install(options: ServerOptions): Promise<void> {
     const { code, output } = await runTool([...command, `-DoutputDirectory=${unfinished}`], {
       signal: options.signal,
       onLine: (line) => {
-        if (line.includes("Downloaded from")) options.report(`Kafka: downloading 4.3.1 (54 MB), ${++files} files so far`);
+        if (line.includes("Downloaded from"))
+          options.report(`Kafka: downloading 4.3.1 (54 MB), ${++files} files so far`);
       },
     });
-    if (code !== 0) throw new Advice(`Maven could not fetch Kafka:\n${errorLines(output)}`);
+    if (code !== 0)
+      throw new OperatingError("start_failed", {
+        message: `Maven could not fetch Kafka:\n${errorLines(output)}`,
+      });
     if (!existsSync(folder)) renameSync(unfinished, folder);
   } finally {
     rmSync(unfinished, { recursive: true, force: true });

@@ -8,9 +8,10 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { OperatingError } from "../../src/model/errors.ts";
 import { installedKafka } from "./kafka-install.ts";
 import { choosePorts } from "./ports.ts";
-import { Advice, runTool, type ServerProcess, startServerProcess, stopLeftover, untilReady } from "./process.ts";
+import { runTool, type ServerProcess, startServerProcess, untilReady } from "./process.ts";
 import type { ServerOptions } from "./services.ts";
 
 /** One broker. After `kill` (SIGKILL unless told otherwise) `start` brings it back with the same data and ports. */
@@ -44,9 +45,12 @@ export async function startKafkaCluster(
     const id = index + 1;
     const directory = join(options.dataDirectory, `kafka-${id}`);
     mkdirSync(directory, { recursive: true });
-    await stopLeftover(join(directory, "kafka.pid"));
     const usual = options.anyPort || options.brokers > 1 ? 0 : 9092;
-    const [port = 0, internal = 0, controller = 0] = await choosePorts(join(directory, "ports.json"), [usual, 0, 0]);
+    const [port = 0, internal = 0, controller = 0] = await choosePorts(join(directory, "ports.json"), [
+      usual,
+      0,
+      0,
+    ]);
     const advertised = options.advertise?.(index, port) ?? port;
     nodes.push({ id, directory, port, internal, controller, advertised });
   }
@@ -98,6 +102,7 @@ function brokerOf(node: Node, nodes: readonly Node[], options: BrokerOptions): K
         name: "kafka",
         command: [options.java, ...javaOptions(node, options.classPath), "kafka.Kafka", properties],
         directory: node.directory,
+        stopSignal: "SIGTERM",
       });
       server = started;
       await untilReady(started, {
@@ -108,7 +113,7 @@ function brokerOf(node: Node, nodes: readonly Node[], options: BrokerOptions): K
       });
     },
     async kill(signal = "SIGKILL") {
-      await server?.stop(signal, 20_000);
+      await server?.stop(20_000, signal);
     },
   };
 }
@@ -117,7 +122,7 @@ function javaOptions(node: Node, classPath: string): string[] {
   const memory = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError"];
   const logging = [
     `-Dlog4j2.configurationFile=${join(import.meta.dir, "kafka/log4j2.xml")}`,
-    `-Dchat4all.kafka.log=${join(node.directory, "kafka.log")}`,
+    `-Dchat4all.kafka.log=${join(node.directory, "warnings.log")}`,
   ];
   return [...memory, "-Djava.net.preferIPv4Stack=true", ...logging, "-cp", classPath];
 }
@@ -159,14 +164,17 @@ async function format(node: Node, properties: string, options: BrokerOptions): P
   options.report("Kafka: creating its data folder");
   rmSync(join(node.directory, "data"), { recursive: true, force: true });
   const tool = [...javaOptions(node, options.classPath), "kafka.tools.StorageTool", "format"];
-  const { code, output } = await runTool([options.java, ...tool, "-t", options.clusterId, "-c", properties], {
+  const { code, output } = await runTool([options.java, ...tool, `--cluster-id=${options.clusterId}`, "-c", properties], {
     signal: options.signal,
   });
-  if (code !== 0) throw new Advice(`Kafka could not create its data folder:\n${output}`);
+  if (code !== 0)
+    throw new OperatingError("start_failed", {
+      message: `Kafka could not create its data folder:\n${output}`,
+    });
   writeFileSync(marker, "");
 }
 
-/** Kafka's cluster ids are 16 random bytes in base64url. */
+/** Kafka's cluster ids are 16 random bytes in base64url, which may begin with a dash. */
 function rememberedClusterId(file: string): string {
   if (!existsSync(file)) writeFileSync(file, randomBytes(16).toString("base64url"));
   return readFileSync(file, "utf8");

@@ -3,7 +3,8 @@
  * without a question (root, or sudo without a password), else asked for in one line.
  */
 import { join } from "node:path";
-import { Advice, runTool } from "./process.ts";
+import { OperatingError } from "../../src/model/errors.ts";
+import { runTool } from "./process.ts";
 
 /** What is needed from the system: a Redis server, a Java runtime of version 17 or newer, and Maven. */
 export type Program = "redis" | "java" | "maven";
@@ -61,7 +62,7 @@ interface StepOptions {
 
 /**
  * The path of a program, installed if it was missing.
- * @throws {Advice} one line that says what to install, where it cannot be done here.
+ * @throws {OperatingError} `program_missing` with one line that says what to install, where it cannot be done here.
  */
 export async function requireProgram(program: Program, options: StepOptions): Promise<string> {
   const found = findProgram(program);
@@ -71,7 +72,8 @@ export async function requireProgram(program: Program, options: StepOptions): Pr
   installing = install.catch(() => undefined);
   await install;
   const installed = findProgram(program);
-  if (installed === undefined) throw new Advice(`${titles[program]} was installed but is not found on the PATH.`);
+  if (installed === undefined)
+    throw programMissing(`${titles[program]} was installed but is not found on the PATH.`);
   return installed;
 }
 
@@ -111,12 +113,15 @@ function isJava17(path: string): boolean {
 
 async function installProgram(program: Program, options: StepOptions): Promise<void> {
   const manager = packageManagers.find(({ command }) => Bun.which(command) !== null);
-  if (manager === undefined) throw new Advice(`${titles[program]} is missing: install it, then run this again.`);
+  if (manager === undefined)
+    throw programMissing(`${titles[program]} is missing: install it, then run this again.`);
   const prefix = await rootPrefix(manager);
   const [firstName = program] = manager.packages[program];
   if (prefix === undefined) {
     const command = `${manager.asRoot ? "sudo " : ""}${manager.command} ${manager.install[0]} ${firstName}`;
-    throw new Advice(`${titles[program]} is missing: install it with \`${command}\`, then run this again.`);
+    throw programMissing(
+      `${titles[program]} is missing: install it with \`${command}\`, then run this again.`,
+    );
   }
   // Called off in the middle, the package manager gets a SIGINT: it stops a download, but finishes what it unpacks.
   const run = (args: readonly string[]) =>
@@ -133,7 +138,11 @@ async function installProgram(program: Program, options: StepOptions): Promise<v
     if (attempt.code === 0) return;
     output = attempt.output;
   }
-  throw new Advice(`${manager.command} could not install ${firstName}: ${output.split("\n").at(-1)}`);
+  throw programMissing(`${manager.command} could not install ${firstName}: ${output.split("\n").at(-1)}`);
+}
+
+function programMissing(message: string): OperatingError {
+  return new OperatingError("program_missing", { message });
 }
 
 /** What must stand before the package manager's command, or nothing if it would ask for a password. */

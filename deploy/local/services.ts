@@ -2,9 +2,11 @@
  * Postgres, Kafka and Redis on one's own machine: those whose address is given are used, the others are started
  * as real servers on the loopback address, all at once, with their data in one directory.
  */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, rmSync } from "node:fs";
+import { dirname } from "node:path";
 import { startKafkaCluster } from "./kafka.ts";
 import { startPostgres } from "./postgres.ts";
+import { stopLeftovers } from "./process.ts";
 import { startRedis } from "./redis.ts";
 
 /** Addresses of the servers in use, and how to stop those that were started here. */
@@ -39,32 +41,55 @@ export interface RunningServer {
  */
 export async function startServices(
   options: ServerOptions & {
-    given?: { databaseUrl?: string | undefined; kafkaBrokers?: string | undefined; redisUrl?: string | undefined };
+    given?: {
+      databaseUrl?: string | undefined;
+      kafkaBrokers?: string | undefined;
+      redisUrl?: string | undefined;
+    };
     forTests?: boolean;
   },
 ): Promise<LocalServices> {
   mkdirSync(options.dataDirectory, { recursive: true, mode: 0o700 });
+  await stopLeftovers(options.dataDirectory);
   const { given = {}, forTests = false } = options;
   const failed = new AbortController();
-  const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
+  const signal =
+    options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal]);
   const common: ServerOptions = { ...options, signal, anyPort: options.anyPort ?? forTests };
 
   const starts = [
-    given.databaseUrl === undefined ? startPostgres({ ...common, mayCreateDatabases: forTests }) : use(given.databaseUrl),
+    given.databaseUrl === undefined
+      ? startPostgres({ ...common, mayCreateDatabases: forTests })
+      : use(given.databaseUrl),
     given.kafkaBrokers === undefined ? startKafka(common) : use(given.kafkaBrokers),
     given.redisUrl === undefined ? startRedis(common) : use(given.redisUrl),
   ] as const;
   for (const start of starts) start.catch((error: unknown) => failed.abort(error));
   const outcomes = await Promise.allSettled(starts);
   const stop = async () => {
-    await Promise.all(outcomes.map((outcome) => (outcome.status === "fulfilled" ? outcome.value.stop() : undefined)));
+    await Promise.all(
+      outcomes.map((outcome) => (outcome.status === "fulfilled" ? outcome.value.stop() : undefined)),
+    );
   };
   const [postgres, kafka, redis] = outcomes;
   if (postgres.status === "fulfilled" && kafka.status === "fulfilled" && redis.status === "fulfilled") {
-    return { databaseUrl: postgres.value.url, kafkaBrokers: kafka.value.url, redisUrl: redis.value.url, stop };
+    return {
+      databaseUrl: postgres.value.url,
+      kafkaBrokers: kafka.value.url,
+      redisUrl: redis.value.url,
+      stop,
+    };
   }
   await stop();
   throw signal.reason;
+}
+
+/** Removes all data of servers that were started in `dataDirectory`, after stopping those that a crash left behind. */
+export async function removeData(dataDirectory: string): Promise<void> {
+  await stopLeftovers(dataDirectory);
+  for (const portsFile of new Bun.Glob("*/ports.json").scanSync({ cwd: dataDirectory, absolute: true })) {
+    rmSync(dirname(portsFile), { recursive: true });
+  }
 }
 
 async function startKafka(options: ServerOptions): Promise<RunningServer> {

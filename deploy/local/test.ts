@@ -1,60 +1,57 @@
 /**
- * `bun run test`: the checks, then every test against real servers of its own, and one line at the end that says how
- * many passed and failed. Arguments go to `bun test` (`bun run test -- tests/ingest`).
+ * `bun run test`: starts servers that are empty and its own, runs the checks and then every test against them, and
+ * says in one line at the end how many passed and failed. Arguments go to `bun test` (`bun run test -- tests/ingest`).
  *
  * `bun deploy/local/test.ts --services-only [--data DIR]` only starts the servers, prints where they are as lines for
  * a shell, and stays until it is interrupted: for who runs `bun test` again and again.
  */
-import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
+import { parseArgs, stripVTControlCharacters } from "node:util";
+import { OperatingError } from "../../src/model/errors.ts";
 import { claimDirectory, InUse } from "./claim.ts";
-import { Advice } from "./process.ts";
-import { type LocalServices, startServices } from "./services.ts";
-import { showProgress } from "./terminal.ts";
+import { type LocalServices, removeData, startServices } from "./services.ts";
+import { emphasise, showProgress } from "./terminal.ts";
 
 const root = resolve(import.meta.dir, "../..");
 
 const interrupted = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(signal, () => interrupted.abort(new Advice("interrupted")));
+  process.on(signal, () => interrupted.abort(new OperatingError("interrupted", { message: "Interrupted." })));
 }
 
 process.exit(await main(process.argv.slice(2)));
 
 async function main(args: string[]): Promise<number> {
+  const isServicesOnly = args.includes("--services-only");
   try {
-    if (!args.includes("--services-only")) return await runTests(args);
-    const { values } = parseArgs({ args, options: { "services-only": { type: "boolean" }, data: { type: "string" } } });
-    return await serveUntilInterrupted(resolve(values.data ?? join(root, ".chat4all/test")));
+    if (!isServicesOnly)
+      return await withServices(join(root, ".chat4all/test"), (services) => runAll(services, args));
+    const { values } = parseArgs({
+      args,
+      options: { "services-only": { type: "boolean" }, data: { type: "string" } },
+    });
+    return await withServices(resolve(values.data ?? join(root, ".chat4all/test")), serveUntilInterrupted);
   } catch (error) {
-    if (error instanceof InUse) console.error(`Tests run in this folder already (process ${error.pid}).`);
-    else if (error instanceof Advice) console.error(error.message);
-    else throw error;
+    if (!(error instanceof OperatingError)) throw error;
+    console.error(
+      error instanceof InUse ? `Tests run in this folder already (process ${error.pid}).` : error.message,
+    );
     return 1;
   }
 }
 
-async function serveUntilInterrupted(dataDirectory: string): Promise<number> {
-  await withServices(dataDirectory, async (services) => {
-    for (const [name, value] of Object.entries(testEnvironment(services))) console.log(`export ${name}='${value}'`);
-    await untilInterrupted();
-  });
-  return 0;
-}
-
 /** Runs `work` with servers that start empty, and stops them however it ends. */
-async function withServices<T>(dataDirectory: string, work: (services: LocalServices) => Promise<T>): Promise<T> {
+async function withServices<T>(
+  dataDirectory: string,
+  work: (services: LocalServices) => Promise<T>,
+): Promise<T> {
   const release = claimDirectory(dataDirectory);
+  // Progress goes to stderr: stdout is for the result.
+  const progress = showProgress(process.stderr);
   try {
-    // Progress goes to stderr: stdout is for the result.
-    const progress = showProgress(process.stderr);
-    const services = await startServices({
-      dataDirectory,
-      report: progress.report,
-      signal: interrupted.signal,
-      forTests: true,
-    });
+    await removeData(dataDirectory);
+    const options = { dataDirectory, report: progress.report, signal: interrupted.signal, forTests: true };
+    const services = await startServices(options);
     progress.end();
     try {
       return await work(services);
@@ -66,7 +63,14 @@ async function withServices<T>(dataDirectory: string, work: (services: LocalServ
   }
 }
 
-/** What the tests read from their environment. */
+async function serveUntilInterrupted(services: LocalServices): Promise<number> {
+  for (const [name, value] of Object.entries(testEnvironment(services)))
+    console.log(`export ${name}='${value}'`);
+  await new Promise<void>((done) => interrupted.signal.addEventListener("abort", () => done()));
+  return 0;
+}
+
+/** What the checks and the tests read from their environment. */
 function testEnvironment(services: LocalServices): Record<string, string> {
   return {
     TEST_DATABASE_URL: services.databaseUrl,
@@ -75,14 +79,58 @@ function testEnvironment(services: LocalServices): Record<string, string> {
   };
 }
 
-function untilInterrupted(): Promise<void> {
-  const { signal } = interrupted;
-  return new Promise((done) => {
-    if (signal.aborted) done();
-    else signal.addEventListener("abort", () => done());
-  });
+async function runAll(services: LocalServices, args: readonly string[]): Promise<number> {
+  const env = { ...process.env, ...testEnvironment(services) };
+  const isChecked = (await runChild(["deploy/local/check.ts"], env)).code === 0;
+  interrupted.signal.throwIfAborted();
+  const { code, output } = await runChild(["test", "--parallel=2", ...args], env);
+  interrupted.signal.throwIfAborted();
+
+  const counts = summaryOf(output);
+  if (!isChecked) console.log(emphasise("\nThe checks failed: see above the tests.", "red"));
+  if (counts === undefined)
+    console.log(emphasise(`\nThe test runner ended with code ${code} and no summary.`, "red"));
+  const { passed, failed, skipped } = counts ?? { passed: 0, failed: 0, skipped: 0 };
+  console.log(`\n${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
+  return isChecked && code === 0 && failed === 0 && passed > 0 ? 0 : 1;
 }
 
-async function runTests(_args: string[]): Promise<number> {
-  return 1;
+/** Runs Bun with `args`, shows what it writes, and gives the end of that. */
+async function runChild(
+  args: readonly string[],
+  env: Record<string, string | undefined>,
+): Promise<{ code: number; output: string }> {
+  const color = process.stderr.isTTY ? { FORCE_COLOR: "1" } : {};
+  const child = Bun.spawn([process.execPath, ...args], {
+    cwd: root,
+    env: { ...env, ...color },
+    stdin: "ignore",
+    stdout: "inherit",
+    stderr: "pipe",
+  });
+  const interrupt = () => child.kill("SIGTERM");
+  interrupted.signal.addEventListener("abort", interrupt);
+  const decoder = new TextDecoder();
+  let output = "";
+  for await (const chunk of child.stderr) {
+    process.stderr.write(chunk);
+    output = (output + decoder.decode(chunk, { stream: true })).slice(-summaryCharactersMax);
+  }
+  const code = await child.exited;
+  interrupted.signal.removeEventListener("abort", interrupt);
+  return { code, output };
+}
+
+const summaryCharactersMax = 4_000;
+
+/**
+ * Bun's own summary, the last thing that it writes: lines like ` 12 pass`. Its JUnit report is no source, because it
+ * leaves out the files that could not be loaded.
+ */
+function summaryOf(output: string): { passed: number; failed: number; skipped: number } | undefined {
+  const text = stripVTControlCharacters(output);
+  const summary = text.slice(text.lastIndexOf("\n\n"));
+  if (!/^Ran \d+ tests? across/m.test(summary)) return undefined;
+  const count = (word: string) => Number(new RegExp(`^ *(\\d+) ${word}$`, "m").exec(summary)?.[1] ?? 0);
+  return { passed: count("pass"), failed: count("fail"), skipped: count("skip") + count("todo") };
 }
