@@ -164,9 +164,12 @@ async function format(node: Node, properties: string, options: BrokerOptions): P
   options.report("Kafka: creating its data folder");
   rmSync(join(node.directory, "data"), { recursive: true, force: true });
   const tool = [...javaOptions(node, options.classPath), "kafka.tools.StorageTool", "format"];
-  const { code, output } = await runTool([options.java, ...tool, `--cluster-id=${options.clusterId}`, "-c", properties], {
-    signal: options.signal,
-  });
+  const { code, output } = await runTool(
+    [options.java, ...tool, `--cluster-id=${options.clusterId}`, "-c", properties],
+    {
+      signal: options.signal,
+    },
+  );
   if (code !== 0)
     throw new OperatingError("start_failed", {
       message: `Kafka could not create its data folder:\n${output}`,

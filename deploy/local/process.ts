@@ -84,7 +84,7 @@ export async function untilReady(
 }
 
 /**
- * Runs a tool to its end and gives its exit code and output (stdout and stderr together).
+ * Runs a tool to its end and gives its exit code, what it wrote to stdout, and all that it wrote (the last 200 lines).
  * When `signal` aborts, the tool gets a SIGINT; the abort is thrown once it has ended.
  */
 export async function runTool(
@@ -95,7 +95,7 @@ export async function runTool(
     signal?: AbortSignal | undefined;
     onLine?: (line: string) => void;
   } = {},
-): Promise<{ code: number; output: string }> {
+): Promise<{ code: number; stdout: string; output: string }> {
   options.signal?.throwIfAborted();
   const child = Bun.spawn([...command], {
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
@@ -108,16 +108,20 @@ export async function runTool(
   const interrupt = () => child.kill("SIGINT");
   options.signal?.addEventListener("abort", interrupt);
   try {
-    const lines: string[] = [];
-    const collect = (line: string) => {
-      lines.push(line);
-      if (lines.length > outputLinesMax) lines.shift();
+    const printed = lastOf(outputLinesMax);
+    const all = lastOf(outputLinesMax);
+    const onLine = (line: string) => {
+      all.add(line);
       options.onLine?.(line);
     };
-    await Promise.all([eachLine(child.stdout, collect), eachLine(child.stderr, collect)]);
+    const onPrinted = (line: string) => {
+      printed.add(line);
+      onLine(line);
+    };
+    await Promise.all([eachLine(child.stdout, onPrinted), eachLine(child.stderr, onLine)]);
     const code = await child.exited;
     options.signal?.throwIfAborted();
-    return { code, output: lines.join("\n") };
+    return { code, stdout: printed.text(), output: all.text() };
   } finally {
     options.signal?.removeEventListener("abort", interrupt);
   }
@@ -148,7 +152,9 @@ export function recordedProcess(file: string): RecordedProcess | undefined {
 
 /** Stops all that an earlier run left behind: the servers whose pid files are in `dataDirectory` or its folders. */
 export async function stopLeftovers(dataDirectory: string): Promise<void> {
-  const pidFiles = ["*.pid", "*/*.pid"].flatMap((pattern) => [...new Bun.Glob(pattern).scanSync(dataDirectory)]);
+  const pidFiles = ["*.pid", "*/*.pid"].flatMap((pattern) => [
+    ...new Bun.Glob(pattern).scanSync(dataDirectory),
+  ]);
   await Promise.all(pidFiles.map((file) => stopLeftover(join(dataDirectory, file))));
 }
 
@@ -211,6 +217,17 @@ function startMark(pid: number): string | undefined {
 
 function lastLines(file: string, lines: number): string {
   return readFileSync(file, "utf8").trimEnd().split("\n").slice(-lines).join("\n");
+}
+
+function lastOf(linesMax: number) {
+  const lines: string[] = [];
+  return {
+    add(line: string): void {
+      lines.push(line);
+      if (lines.length > linesMax) lines.shift();
+    },
+    text: () => lines.join("\n"),
+  };
 }
 
 async function eachLine(stream: ReadableStream<Uint8Array>, onLine: (line: string) => void): Promise<void> {
