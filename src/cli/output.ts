@@ -1,0 +1,46 @@
+// Data goes to standard output, talk to standard error; whoever reads either may go away at any time.
+import { styleText } from "node:util";
+import { environment } from "../config.ts";
+
+type Style = "bold" | "dim" | "green" | "red" | "yellow";
+
+/** Prints one line of data. */
+export function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** Says one line to the person who waits. */
+export function say(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** Emphasis on standard output: on a terminal only, and not with NO_COLOR (no-color.org). */
+export function paint(style: Style, text: string): string {
+  return process.stdout.isTTY && !environment()["NO_COLOR"] ? styleText(style, text) : text;
+}
+
+/** Ends the process in peace once nobody reads its output any more, as in `chat4all tail | head`. */
+export function endWithReader(): void {
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "EPIPE") process.exit(0);
+      throw error;
+    });
+  }
+}
+
+/** Resolves when all that was printed has left the process. */
+export function flushed(): Promise<void> {
+  return new Promise((resolve) => process.stdout.write("", () => resolve()));
+}
+
+/**
+ * Text of somebody else, safe on a terminal: control characters (which could move the cursor, or type for the
+ * reader) and the marks that reorder a line are shown by their code points.
+ */
+export function visible(text: string): string {
+  return text.replaceAll(
+    /[\p{Cc}\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu,
+    (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`,
+  );
+}
