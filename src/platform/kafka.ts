@@ -2,11 +2,7 @@
 
 export type { KafkaSettings } from "./kafka/client.ts";
 export { type ConsumedRecord, type ConsumerOptions, type KafkaBatch, runConsumer } from "./kafka/consumer.ts";
+export type { PublisherHooks } from "./kafka/lane.ts";
 export type { KafkaRecord } from "./kafka/producer.ts";
-export {
-  type KafkaPublisher,
-  openPublisher,
-  type PublisherHooks,
-  RecordRejected,
-} from "./kafka/publisher.ts";
+export { type KafkaPublisher, openPublisher, RecordRejected } from "./kafka/publisher.ts";
 export { checkKafka, ensureTopics, readTopic, type TopicSettings } from "./kafka/topics.ts";

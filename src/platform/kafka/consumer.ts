@@ -2,7 +2,7 @@
 // and exactly those are committed. Guaranteed: a record that is not confirmed is read again, by this consumer
 // or by whichever member of the group gets its partition. Whatever stops the consumer, a new one takes its place.
 
-import type { EachBatchPayload, KafkaMessage } from "kafkajs";
+import type { Consumer, EachBatchPayload, Kafka, KafkaMessage } from "kafkajs";
 import { OperatingError } from "../../model/errors.ts";
 import { backOff, type KafkaSettings, openLink, pause, retrySettings, withDeadline } from "./client.ts";
 
@@ -99,15 +99,7 @@ async function keepRunning(
 /** One membership: joins, works, and resolves with what ended it once nothing of it runs any more. */
 async function runMember(settings: KafkaSettings, options: ConsumerOptions, closing: AbortSignal) {
   const link = openLink(settings);
-  const consumer = link.kafka.consumer({
-    groupId: options.groupId,
-    allowAutoTopicCreation: false,
-    sessionTimeout: sessionTimeoutMs,
-    heartbeatInterval: heartbeatIntervalMs,
-    rebalanceTimeout: rebalanceTimeoutMs,
-    maxWaitTimeInMs: fetchWaitMs,
-    retry: { ...retrySettings, restartOnFailure: async () => false },
-  });
+  const consumer = newConsumer(link.kafka, options.groupId);
   const ending = new AbortController();
   const drained = Promise.withResolvers<void>();
   const working = new Set<Promise<void>>();
@@ -177,6 +169,19 @@ async function runMember(settings: KafkaSettings, options: ConsumerOptions, clos
   return { hasJoined, reason: ending.signal.reason as unknown };
 }
 
+function newConsumer(kafka: Kafka, groupId: string): Consumer {
+  return kafka.consumer({
+    groupId,
+    allowAutoTopicCreation: false,
+    sessionTimeout: sessionTimeoutMs,
+    heartbeatInterval: heartbeatIntervalMs,
+    rebalanceTimeout: rebalanceTimeoutMs,
+    maxWaitTimeInMs: fetchWaitMs,
+    // kafkajs's own restart would go on with a coordinator that is gone.
+    retry: { ...retrySettings, restartOnFailure: async () => false },
+  });
+}
+
 /** Shows a batch to its worker, with heartbeats until it returns. A throw is told to `onError` and counts as 0. */
 async function askForConfirmation(options: ConsumerOptions, payload: EachBatchPayload, ending: AbortSignal) {
   const { topic, partition, messages, highWatermark } = payload.batch;
@@ -186,7 +191,7 @@ async function askForConfirmation(options: ConsumerOptions, payload: EachBatchPa
     grace ??= setTimeout(() => abandoned.abort(new OperatingError("batch_stale")), staleGraceMs);
   };
   const heartbeat = () => payload.heartbeat().catch(lose);
-  const heart = setInterval(heartbeat, heartbeatIntervalMs);
+  const heart = setInterval(() => void heartbeat(), heartbeatIntervalMs);
   ending.addEventListener("abort", lose);
   if (ending.aborted) lose();
   try {

@@ -109,11 +109,12 @@ async function withAdmin<T>(
     return work(admin);
   };
   try {
-    return await withDeadline(connected(), deadlineMs, "kafka_unavailable");
+    const outcome = await withDeadline(connected(), deadlineMs, "kafka_unavailable");
+    await withDeadline(admin.disconnect(), disconnectDeadlineMs, "disconnect_timed_out").catch(() => {});
+    return outcome;
   } catch (cause) {
     throw cause instanceof OperatingError ? cause : new OperatingError("kafka_unavailable", { cause });
   } finally {
-    await withDeadline(admin.disconnect(), disconnectDeadlineMs, "disconnect_timed_out").catch(() => {});
     link.cut();
   }
 }
