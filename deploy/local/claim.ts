@@ -2,7 +2,7 @@
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { OperatingError } from "../../src/model/errors.ts";
-import { recordedProcess, recordProcess } from "./process.ts";
+import { recordedProcess, recordProcess } from "./pid.ts";
 
 /** The data directory is in use by the process `pid`. */
 export class InUse extends OperatingError {

@@ -144,6 +144,9 @@ function brokerProperties(node: Node, nodes: readonly Node[]): string {
     "auto.create.topics.enable": false,
     "group.initial.rebalance.delay.ms": 0,
     "min.insync.replicas": inSyncReplicas,
+    // A broker that was killed is let in again only when its earlier life has timed out.
+    "broker.session.timeout.ms": 5_000,
+    "broker.heartbeat.interval.ms": 1_000,
     "offsets.topic.num.partitions": 4,
     "offsets.topic.replication.factor": replication,
     "transaction.state.log.num.partitions": 4,

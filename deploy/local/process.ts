@@ -6,9 +6,10 @@
  * after a crash of the starter (kill -9, power) the next start stops what still runs, and starts it anew.
  * That is simpler than to adopt it, and also covers a server that hangs.
  */
-import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { OperatingError } from "../../src/model/errors.ts";
+import { processStatus, recordedProcess, recordProcess } from "./pid.ts";
 
 /** A server in the background. */
 export interface ServerProcess {
@@ -127,29 +128,6 @@ export async function runTool(
   }
 }
 
-/** A process as written down by `recordProcess`. */
-export interface RecordedProcess {
-  readonly pid: number;
-  readonly stopSignal: NodeJS.Signals;
-}
-
-/** Writes down which process this is, and what asks it to stop. */
-export function recordProcess(file: string, pid: number, stopSignal: NodeJS.Signals): void {
-  writeFileSync(file, JSON.stringify({ pid, stopSignal, started: startMark(pid) }), { mode: 0o600 });
-}
-
-/** The process of a file of `recordProcess`, if that very one still runs: a pid that was given away since does not count. */
-export function recordedProcess(file: string): RecordedProcess | undefined {
-  if (!existsSync(file)) return undefined;
-  try {
-    const recorded = JSON.parse(readFileSync(file, "utf8")) as RecordedProcess & { started?: string };
-    const { started } = recorded;
-    return started !== undefined && startMark(recorded.pid) === started ? recorded : undefined;
-  } catch {
-    return undefined; // A file that was cut off by a crash names nobody.
-  }
-}
-
 /** Stops all that an earlier run left behind: the servers whose pid files are in `dataDirectory` or its folders. */
 export async function stopLeftovers(dataDirectory: string): Promise<void> {
   const pidFiles = ["*.pid", "*/*.pid"].flatMap((pattern) => [
@@ -192,27 +170,8 @@ function sendSignal(pid: number, signal: NodeJS.Signals): void {
 }
 
 async function untilGone(pid: number): Promise<void> {
-  const mark = startMark(pid);
-  while (mark !== undefined && startMark(pid) === mark) await Bun.sleep(20);
-}
-
-/** Tells one process from a later one with the same pid: when it started, within which boot. A zombie counts as gone. */
-function startMark(pid: number): string | undefined {
-  if (process.platform !== "linux") {
-    return (
-      Bun.spawnSync(["ps", "-o", "lstart=", "-p", String(pid)])
-        .stdout.toString()
-        .trim() || undefined
-    );
-  }
-  try {
-    // The second field, the name, may hold spaces and brackets; the state follows, the start time is the 22nd.
-    const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ") ?? [];
-    const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
-    return fields[0] === "Z" ? undefined : `${boot} ${fields[19]}`;
-  } catch {
-    return undefined;
-  }
+  const started = processStatus(pid)?.started;
+  while (started !== undefined && processStatus(pid)?.started === started) await Bun.sleep(20);
 }
 
 function lastLines(file: string, lines: number): string {

@@ -9,15 +9,13 @@ import { join, resolve } from "node:path";
 import { parseArgs, stripVTControlCharacters } from "node:util";
 import { OperatingError } from "../../src/model/errors.ts";
 import { claimDirectory, InUse } from "./claim.ts";
+import { onInterruption, untilAborted } from "./interruption.ts";
 import { type LocalServices, removeData, startServices } from "./services.ts";
 import { emphasise, showProgress } from "./terminal.ts";
 
 const root = resolve(import.meta.dir, "../..");
 
-const interrupted = new AbortController();
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-  process.on(signal, () => interrupted.abort(new OperatingError("interrupted", { message: "Interrupted." })));
-}
+const signal = onInterruption(() => console.error("\nStopping the servers."));
 
 process.exit(await main(process.argv.slice(2)));
 
@@ -50,7 +48,7 @@ async function withServices<T>(
   const progress = showProgress(process.stderr);
   try {
     await removeData(dataDirectory);
-    const options = { dataDirectory, report: progress.report, signal: interrupted.signal, forTests: true };
+    const options = { dataDirectory, report: progress.report, signal, forTests: true };
     const services = await startServices(options);
     progress.end();
     try {
@@ -66,7 +64,7 @@ async function withServices<T>(
 async function serveUntilInterrupted(services: LocalServices): Promise<number> {
   for (const [name, value] of Object.entries(testEnvironment(services)))
     console.log(`export ${name}='${value}'`);
-  await new Promise<void>((done) => interrupted.signal.addEventListener("abort", () => done()));
+  await untilAborted(signal);
   return 0;
 }
 
@@ -82,9 +80,9 @@ function testEnvironment(services: LocalServices): Record<string, string> {
 async function runAll(services: LocalServices, args: readonly string[]): Promise<number> {
   const env = { ...process.env, ...testEnvironment(services) };
   const isChecked = (await runChild(["deploy/local/check.ts"], env)).code === 0;
-  interrupted.signal.throwIfAborted();
+  signal.throwIfAborted();
   const { code, output } = await runChild(["test", "--parallel=2", ...args], env);
-  interrupted.signal.throwIfAborted();
+  signal.throwIfAborted();
 
   const counts = summaryOf(output);
   if (!isChecked) console.log(emphasise("\nThe checks failed: see above the tests.", "red"));
@@ -109,7 +107,7 @@ async function runChild(
     stderr: "pipe",
   });
   const interrupt = () => child.kill("SIGTERM");
-  interrupted.signal.addEventListener("abort", interrupt);
+  signal.addEventListener("abort", interrupt);
   const decoder = new TextDecoder();
   let output = "";
   for await (const chunk of child.stderr) {
@@ -117,7 +115,7 @@ async function runChild(
     output = (output + decoder.decode(chunk, { stream: true })).slice(-summaryCharactersMax);
   }
   const code = await child.exited;
-  interrupted.signal.removeEventListener("abort", interrupt);
+  signal.removeEventListener("abort", interrupt);
   return { code, output };
 }
 

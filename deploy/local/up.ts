@@ -13,6 +13,7 @@ import { openApi } from "./api.ts";
 import { claimDirectory, InUse } from "./claim.ts";
 import { type Connection, readConnection, writeConnection } from "./connection.ts";
 import { showWalk } from "./demo.ts";
+import { isUnderNpx, onInterruption, untilAborted } from "./interruption.ts";
 import { isPortFree } from "./ports.ts";
 import { stopLeftovers } from "./process.ts";
 import { createClient, migrate, startServer } from "./server.ts";
@@ -22,7 +23,7 @@ import { emphasise, showProgress } from "./terminal.ts";
 const dataDirectory = resolve(import.meta.dir, "../../.chat4all");
 
 /** How this was called, for the lines that are there to be pasted: with Bun, or with Node's npx only. */
-const bunRun = process.env["npm_command"] === "exec" ? "npx -y bun@1.4.5 run" : "bun run";
+const bunRun = isUnderNpx ? "npx -y bun@1.4.5 run" : "bun run";
 
 const usage = `Usage: ${bunRun} up [--port N] [--no-demo]
 
@@ -32,8 +33,7 @@ const usage = `Usage: ${bunRun} up [--port N] [--no-demo]
 DATABASE_URL, KAFKA_BROKERS and REDIS_URL name servers to use instead of starting them.
 All other settings of the server are taken from the environment, too: see docs/operations.md.`;
 
-const interrupted = new AbortController();
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, interrupt);
+const signal = onInterruption(() => console.log("\nStopping what was started."));
 
 process.exit(await main());
 
@@ -49,13 +49,6 @@ async function main(): Promise<number> {
     console.error(error instanceof InUse ? inUseLine(error.pid) : error.message);
     return 1;
   }
-}
-
-/** Asked to stop. Asking again changes nothing: each part has a deadline of its own. */
-function interrupt(): void {
-  if (interrupted.signal.aborted) return;
-  console.log("\nStopping what was started.");
-  interrupted.abort(new OperatingError("interrupted"));
 }
 
 interface Options {
@@ -95,7 +88,6 @@ function inUseLine(pid: number): string {
 
 /** Starts everything, and resolves when it was interrupted after that and all is stopped. */
 async function up({ port, withDemo }: Options): Promise<void> {
-  const { signal } = interrupted;
   await using started = new AsyncDisposableStack();
   started.defer(claimDirectory(dataDirectory));
   await stopLeftovers(dataDirectory);
@@ -122,10 +114,10 @@ async function up({ port, withDemo }: Options): Promise<void> {
   progress.report(`Chat4All: ready on port ${port}`);
   progress.end();
 
-  const connected = await withClient(connection, signal);
+  const connected = await withClient(connection);
   const conversationId = withDemo ? await showWalk(connected, signal) : undefined;
   showNextSteps(connected, conversationId);
-  await Promise.race([aborted(signal), server.exited]);
+  await Promise.race([untilAborted(signal), server.exited]);
   if (signal.aborted) return;
   throw new OperatingError("server_died", { message: `The server has died:\n${server.lastOutput(20)}` });
 }
@@ -145,8 +137,8 @@ function connectionTo(services: LocalServices, port: number): Connection {
 }
 
 /** The connection with a client that this database knows: that of the last time, else a new one. */
-async function withClient(connection: Connection, signal: AbortSignal): Promise<Connection> {
-  if (await isClientKnown(connection, signal)) return connection;
+async function withClient(connection: Connection): Promise<Connection> {
+  if (await isClientKnown(connection)) return connection;
   const client = await createClient(connection, signal);
   const connected = { ...connection, client_id: client.client_id, client_secret: client.client_secret };
   writeConnection(dataDirectory, connected);
@@ -159,7 +151,7 @@ async function withClient(connection: Connection, signal: AbortSignal): Promise<
   return connected;
 }
 
-async function isClientKnown(connection: Connection, signal: AbortSignal): Promise<boolean> {
+async function isClientKnown(connection: Connection): Promise<boolean> {
   if (connection.client_id === "") return false;
   const opened = openApi(connection.url, connection, signal);
   return await opened.then(
@@ -177,11 +169,4 @@ Documentation at  ${emphasise(`${connection.url}/docs`)}`);
 Watch the conversation in a second terminal, and write into it from a third:
   ${bunRun} chat4all tail ${conversationId} --as grace
   ${bunRun} chat4all send ${conversationId} "How are you?" --as ada`);
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve());
-  });
 }
