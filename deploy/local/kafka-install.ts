@@ -4,6 +4,7 @@
  */
 import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { stripVTControlCharacters } from "node:util";
 import { OperatingError } from "../../src/model/errors.ts";
 import { requireProgram } from "./packages.ts";
 import { runTool } from "./process.ts";
@@ -53,6 +54,7 @@ async function install(options: ServerOptions): Promise<void> {
 }
 
 function errorLines(output: string): string {
-  const errors = output.split("\n").filter((line) => line.startsWith("[ERROR]"));
+  const lines = stripVTControlCharacters(output).split("\n");
+  const errors = lines.filter((line) => line.startsWith("[ERROR]"));
   return errors.slice(0, 3).join("\n");
 }

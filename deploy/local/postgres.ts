@@ -133,7 +133,8 @@ async function initialisedData(
 
 /**
  * Postgres refuses to run as root. Then it runs as `nobody`, and keeps root's right to pass through folders, because
- * a clone may lie in one that is closed to others (/root, or what mktemp makes).
+ * a clone may lie in one that is closed to others (/root, or what mktemp makes). The secure bit makes access(2),
+ * by which Postgres looks for its own programs, heed that right, too: see capabilities(7).
  */
 function asUnprivileged(command: readonly string[]): readonly string[] {
   if (process.getuid?.() !== 0) return command;
@@ -144,7 +145,12 @@ function asUnprivileged(command: readonly string[]): readonly string[] {
     });
   }
   const nobody = ["--reuid=nobody", "--regid=65534", "--clear-groups"];
-  return ["setpriv", ...nobody, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", ...command];
+  const rights = [
+    "--inh-caps=-all,+dac_override",
+    "--ambient-caps=+dac_override",
+    "--securebits=+no_setuid_fixup",
+  ];
+  return ["setpriv", ...nobody, ...rights, ...command];
 }
 
 /**

@@ -50,7 +50,7 @@ export async function startServerProcess(options: {
   });
   closeSync(output);
   recordProcess(pidFile, child.pid, options.stopSignal);
-  child.exited.finally(() => rmSync(pidFile, { force: true }));
+  void child.exited.finally(() => rmSync(pidFile, { force: true }));
   return {
     pid: child.pid,
     exited: child.exited,
