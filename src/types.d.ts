@@ -5,3 +5,9 @@ declare module "*.sql" {
   const text: string;
   export default text;
 }
+
+/** `import path from "…/standalone.js" with { type: "file" }`: where the file is, in the binary too. */
+declare module "*/standalone.js" {
+  const path: string;
+  export default path;
+}
