@@ -121,8 +121,9 @@ async function initialisedData(
   const locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"];
   const access = ["--username=postgres", "--auth=scram-sha-256", `--pwfile=${passwordFile}`];
   const command = asUnprivileged([join(binaries, "initdb"), `--pgdata=${unfinished}`, ...locale, ...access]);
-  const { code, output } = await runTool(command, { cwd: directory, signal: options.signal });
-  rmSync(passwordFile);
+  const { code, output } = await runTool(command, { cwd: directory, signal: options.signal }).finally(() =>
+    rmSync(passwordFile),
+  );
   if (code !== 0)
     throw new OperatingError("start_failed", {
       message: `Postgres could not create its data folder:\n${output}`,
