@@ -4,16 +4,27 @@ import { environment } from "../config.ts";
 import { OperatingError } from "../model/errors.ts";
 import { createClient } from "./client.ts";
 import { type Command, columns, UsageError } from "./command.ts";
+import { listDeadLetters, replayDeadLetter } from "./dead-letters.ts";
 import { healthcheck } from "./healthcheck.ts";
 import { migrate } from "./migrate.ts";
+import { outbox } from "./outbox.ts";
 import { endWithReader, flushed, paint, print, say } from "./output.ts";
+import { send } from "./send.ts";
 import { serve } from "./serve.ts";
+import { tail } from "./tail.ts";
+import { token } from "./token.ts";
 import { version } from "./version.ts";
 
 const commands: Record<string, Command> = {
   serve,
   migrate,
   "client create": createClient,
+  token,
+  send,
+  tail,
+  outbox,
+  "dead-letters": listDeadLetters,
+  "dead-letters replay": replayDeadLetter,
   healthcheck,
   version,
 };

@@ -4,6 +4,8 @@ import { environment } from "../config.ts";
 
 type Style = "bold" | "dim" | "green" | "red" | "yellow";
 
+const waitingBytesMax = 1024 * 1024;
+
 /** Prints one line of data. */
 export function print(line: string): void {
   process.stdout.write(`${line}\n`);
@@ -27,6 +29,11 @@ export function endWithReader(): void {
       throw error;
     });
   }
+}
+
+/** Whether more was printed than a reader that keeps up would leave waiting. */
+export function isReaderBehind(): boolean {
+  return process.stdout.writableLength > waitingBytesMax;
 }
 
 /** Resolves when all that was printed has left the process. */

@@ -1,5 +1,5 @@
 // Which build this is.
-import manifest from "../../package.json" with { type: "json" };
+import { build } from "../version.ts";
 import { defineCommand, jsonOption } from "./command.ts";
 import { print } from "./output.ts";
 
@@ -8,7 +8,9 @@ export const version = defineCommand({
   options: { ...jsonOption },
   examples: ["version", "version --json"],
   async run({ values }) {
-    const build = { name: manifest.name, version: manifest.version, bun: Bun.version };
-    print(values.json ? JSON.stringify(build) : `chat4all ${build.version} (Bun ${build.bun})`);
+    const facts = { ...build, bun: Bun.version };
+    print(
+      values.json ? JSON.stringify(facts) : `chat4all ${facts.version} (${facts.commit}, Bun ${facts.bun})`,
+    );
   },
 });
