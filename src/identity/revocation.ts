@@ -1,7 +1,8 @@
 // Whether a token was taken back. Postgres is asked each time, so that a revocation holds at once on every
 // instance, with or without Redis; requests of the same moment share one question.
-import type { Postgres } from "../platform/postgres.ts";
+
 import findRevoked from "../../sql/identity/find-revoked.sql" with { type: "text" };
+import type { Postgres } from "../platform/postgres.ts";
 import type { Caller } from "./caller.ts";
 
 /** Asks whether tokens were revoked. */

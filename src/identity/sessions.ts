@@ -1,9 +1,10 @@
 // Refresh tokens: 256 random bits, stored as SHA-256 only, traded once each (RFC 6749, 6; RFC 9700, 4.14.2).
-import { type Postgres, firstRow } from "../platform/postgres.ts";
+
 import findRefreshToken from "../../sql/identity/find-refresh-token.sql" with { type: "text" };
 import revokeFamily from "../../sql/identity/revoke-family.sql" with { type: "text" };
 import rotateRefreshToken from "../../sql/identity/rotate-refresh-token.sql" with { type: "text" };
 import startFamily from "../../sql/identity/start-family.sql" with { type: "text" };
+import { firstRow, type Postgres } from "../platform/postgres.ts";
 
 /** A sign-in of one subject by one client. */
 export interface Session {
@@ -27,7 +28,14 @@ export async function startSession(
   const familyId = crypto.randomUUID();
   const refreshToken = randomToken();
   const expiresAt = new Date(Date.now() + sign.refreshSeconds * 1000);
-  await postgres.query(startFamily, [digest(refreshToken), familyId, sign.clientId, sign.subject, sign.scope, expiresAt]);
+  await postgres.query(startFamily, [
+    digest(refreshToken),
+    familyId,
+    sign.clientId,
+    sign.subject,
+    sign.scope,
+    expiresAt,
+  ]);
   return { familyId, subject: sign.subject, scope: sign.scope, refreshToken };
 }
 

@@ -1,6 +1,13 @@
 // Access tokens (RFC 7519, RFC 9068): signed here with HS256, or by another issuer whose keys we fetch.
 import { jwt } from "@elysiajs/jwt";
-import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyOptions, jwtVerify } from "jose";
+import {
+  createRemoteJWKSet,
+  decodeJwt,
+  errors,
+  type JWTPayload,
+  type JWTVerifyOptions,
+  jwtVerify,
+} from "jose";
 import { LRUCache } from "lru-cache";
 import { Problem, unavailable } from "../model/errors.ts";
 import type { Caller } from "./caller.ts";
@@ -28,6 +35,8 @@ export interface Tokens {
   sign(claims: TokenClaims): Promise<string>;
   /** Throws Problem 401 for anything but a valid, living token of the right issuer and audience. */
   verify(token: string): Caller | Promise<Caller>;
+  /** The caller of a token of our own and the client it was given to; null for any other. */
+  inspect(token: string): Promise<{ caller: Caller; clientId: unknown } | null>;
 }
 
 const tokenLengthMax = 8192;
@@ -52,7 +61,10 @@ export function openTokens(settings: TokenSettings): Tokens {
       if (algorithm === "HS256" && secretKey !== null) {
         ({ payload: claims } = await jwtVerify(token, secretKey, { ...options, algorithms: ["HS256"] }));
       } else if ((algorithm === "RS256" || algorithm === "ES256") && remoteKeys !== null) {
-        ({ payload: claims } = await jwtVerify(token, remoteKeys, { ...options, algorithms: ["RS256", "ES256"] }));
+        ({ payload: claims } = await jwtVerify(token, remoteKeys, {
+          ...options,
+          algorithms: ["RS256", "ES256"],
+        }));
       } else {
         throw invalidToken();
       }
@@ -86,6 +98,15 @@ export function openTokens(settings: TokenSettings): Tokens {
       }
       if (known.expiresAt * 1000 <= Date.now()) throw expiredToken();
       return known;
+    },
+    async inspect(token) {
+      try {
+        const caller = await verifyOnce(token);
+        return { caller, clientId: decodeJwt(token)["client_id"] };
+      } catch (error) {
+        if (error instanceof Problem && error.status === 401) return null;
+        throw error;
+      }
     },
   };
 }

@@ -2,7 +2,7 @@
 import type { Static } from "@sinclair/typebox";
 import type { Caller } from "../identity/caller.ts";
 import { revokedToken } from "../identity/tokens.ts";
-import { Problem } from "../model/errors.ts";
+import { noConversation, notMember, Problem } from "../model/errors.ts";
 import type { messageBody } from "../model/schemas.ts";
 import type { Collector, IngestOutcome } from "./collector.ts";
 
@@ -53,7 +53,11 @@ function acceptedNumber(outcome: IngestOutcome): number {
     case "replayed":
       return outcome.sequence_number;
     case "reused":
-      throw new Problem(422, "message_id_reused", "This message_id was sent before with another payload or metadata.");
+      throw new Problem(
+        422,
+        "message_id_reused",
+        "This message_id was sent before with another payload or metadata.",
+      );
     case "not_member":
       throw notMember();
     case "no_conversation":
@@ -61,14 +65,4 @@ function acceptedNumber(outcome: IngestOutcome): number {
     case "revoked":
       throw revokedToken();
   }
-}
-
-/** 403 for somebody outside the conversation. */
-export function notMember(): Problem {
-  return new Problem(403, "not_a_member", "You are not a member of this conversation.");
-}
-
-/** 404 for a conversation that does not exist. */
-export function noConversation(): Problem {
-  return new Problem(404, "conversation_not_found", "There is no such conversation.");
 }

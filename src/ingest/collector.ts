@@ -3,9 +3,10 @@
 //
 // Arrives: validated messages. Leaves: an outcome per message, after the commit only.
 // Guaranteed: no two copies of a message share a batch, so that the second finds the first one's number.
+
+import ingestBatch from "../../sql/ingest/ingest-batch.sql" with { type: "text" };
 import { unavailable } from "../model/errors.ts";
 import { isConnectionFailure, type Postgres } from "../platform/postgres.ts";
-import ingestBatch from "../../sql/ingest/ingest-batch.sql" with { type: "text" };
 
 /** A message as the batch function takes it; payload and metadata are JSON text. */
 export interface IncomingMessage {
@@ -63,7 +64,11 @@ export const collectorDefaults: CollectorSettings = {
 };
 
 /** Opens the queue before the batch function. */
-export function openCollector(postgres: Postgres, settings: CollectorSettings, onCommitted: OnCommitted): Collector {
+export function openCollector(
+  postgres: Postgres,
+  settings: CollectorSettings,
+  onCommitted: OnCommitted,
+): Collector {
   let waiting: Waiting[] = [];
   let batchesUnderWay = 0;
   let rowsUnderWay = 0;
@@ -98,7 +103,8 @@ export function openCollector(postgres: Postgres, settings: CollectorSettings, o
     for (const entry of waiting) {
       const { conversationId, senderId, messageId, payload, metadata } = entry.message;
       bytes += payload.length + (metadata?.length ?? 0);
-      if (batch.length >= settings.batchRowsMax || (bytes > settings.batchBytesMax && batch.length > 0)) break;
+      if (batch.length >= settings.batchRowsMax || (bytes > settings.batchBytesMax && batch.length > 0))
+        break;
       taken += 1;
       const key = `${conversationId}${messageId}${senderId}`;
       if (keys.has(key)) copies.push(entry);

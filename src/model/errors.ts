@@ -51,3 +51,13 @@ export function invalidInput(path: string, message: string, code = "invalid_requ
 export function unavailable(code: string, detail: string, cause?: unknown): Problem {
   return new Problem(503, code, detail, { retryAfterSeconds: 1, cause });
 }
+
+/** 403 for somebody outside the conversation. */
+export function notMember(): Problem {
+  return new Problem(403, "not_a_member", "You are not a member of this conversation.");
+}
+
+/** 404 for a conversation that does not exist. */
+export function noConversation(): Problem {
+  return new Problem(404, "conversation_not_found", "There is no such conversation.");
+}

@@ -1,11 +1,21 @@
 // What requests may look like, once: validation, OpenAPI and AsyncAPI all come from here.
-import { Kind, type TSchema, type TUnsafe, Type, TypeRegistry } from "@sinclair/typebox";
+import { Kind, type TUnsafe, Type, TypeRegistry } from "@sinclair/typebox";
 
 TypeRegistry.Set<{ minLength: number; maxLength: number }>("Text", (schema, value) => {
   if (typeof value !== "string" || value.length < schema.minLength) return false;
   if (value.length <= schema.maxLength) return true;
   return value.length <= 2 * schema.maxLength && [...value].length <= schema.maxLength;
 });
+
+TypeRegistry.Set<{ minimum: number; maximum: number }>("NumberText", (schema, value) => {
+  if (typeof value !== "string" || !/^(0|[1-9]\d{0,15})$/.test(value)) return false;
+  return Number(value) >= schema.minimum && Number(value) <= schema.maximum;
+});
+
+/** A whole number as it stands in a path or query: digits only, within bounds; Number() reads it. */
+function numberText(minimum: number, maximum: number, description: string): TUnsafe<string> {
+  return Type.Unsafe<string>({ [Kind]: "NumberText", type: "integer", minimum, maximum, description });
+}
 
 /** A string of so many Unicode code points, which is how JSON Schema counts and TypeBox's String does not. */
 function text(minLength: number, maxLength: number, description: string): TUnsafe<string> {
@@ -19,17 +29,22 @@ export const integerMax = Number.MAX_SAFE_INTEGER;
 
 export const uuid = Type.String({
   pattern: "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$",
-  description: "A UUID of any version.",
+  description: "a UUID",
 });
 export const userId = text(1, 128, "Any string of 1 to 128 characters.");
 export const sequenceNumber = Type.Integer({ minimum: 0, maximum: integerMax });
-const positiveNumber = Type.Integer({ minimum: 1, maximum: integerMax });
 const metadata = Type.Object({}, { additionalProperties: true, description: "Any JSON object." });
 
 export const payload = Type.Union(
   [
-    Type.Object({ type: Type.Literal("text"), text: text(1, 4096, "The words, as people read them.") }, closed),
-    Type.Object({ type: Type.Literal("custom"), data: Type.Unknown({ description: "Any JSON value." }) }, closed),
+    Type.Object(
+      { type: Type.Literal("text"), text: text(1, 4096, "The words, as people read them.") },
+      closed,
+    ),
+    Type.Object(
+      { type: Type.Literal("custom"), data: Type.Unknown({ description: "Any JSON value." }) },
+      closed,
+    ),
   ],
   { description: "A text, or anything of the application's own." },
 );
@@ -39,7 +54,12 @@ export const messageBody = Type.Object(
   closed,
 );
 export const messageBatchBody = Type.Object(
-  { messages: Type.Array(Type.Unknown({ description: "As the body of POST /v1/messages." }), { minItems: 1, maxItems: 500 }) },
+  {
+    messages: Type.Array(Type.Unknown({ description: "As the body of POST /v1/messages." }), {
+      minItems: 1,
+      maxItems: 500,
+    }),
+  },
   closed,
 );
 export const conversationBody = Type.Object(
@@ -60,7 +80,9 @@ export const receiptBody = Type.Object(
 );
 export const userTokenBody = Type.Object(
   {
-    scope: Type.Optional(Type.String({ maxLength: 200, description: "Of messages:read messages:write; default both." })),
+    scope: Type.Optional(
+      Type.String({ maxLength: 200, description: "Of messages:read messages:write; default both." }),
+    ),
     expires_in: Type.Optional(Type.Integer({ minimum: 30, maximum: 86_400, description: "Seconds." })),
   },
   closed,
@@ -74,20 +96,25 @@ export const clientBody = Type.Object(
 );
 
 export const conversationParams = Type.Object({ conversation_id: uuid });
-export const messageParams = Type.Object({ conversation_id: uuid, sequence_number: positiveNumber });
+export const messageParams = Type.Object({
+  conversation_id: uuid,
+  sequence_number: numberText(1, integerMax, "The event's number."),
+});
 export const memberParams = Type.Object({ conversation_id: uuid, user_id: userId });
 export const userParams = Type.Object({ user_id: userId });
 
-const limit = (fallback: number, maximum: number) =>
-  Type.Optional(Type.Integer({ minimum: 1, maximum, default: fallback }));
 export const historyQuery = Type.Object(
-  { after: Type.Optional(sequenceNumber), before: Type.Optional(positiveNumber), limit: limit(50, 500) },
+  {
+    after: Type.Optional(numberText(0, integerMax, "Ascending, from the number after this.")),
+    before: Type.Optional(numberText(1, integerMax, "Descending, from the number before this.")),
+    limit: Type.Optional(numberText(1, 500, "How many; 50 if not given.")),
+  },
   closed,
 );
 export const listQuery = Type.Object(
-  { limit: limit(50, 100), cursor: Type.Optional(Type.String({ maxLength: 200 })) },
+  {
+    limit: Type.Optional(numberText(1, 100, "How many; 50 if not given.")),
+    cursor: Type.Optional(Type.String({ maxLength: 200 })),
+  },
   closed,
 );
-
-/** The members of an object schema, for documents that list them. */
-export type Schema = TSchema;

@@ -5,5 +5,5 @@ export type Log = Logger;
 
 /** A log whose lines carry `name`, the part of the node that speaks. */
 export function openLog(name: string, level: string): Log {
-  return pino({ name, level, base: undefined, timestamp: pino.stdTimeFunctions.isoTime });
+  return pino({ name, level, base: null, timestamp: pino.stdTimeFunctions.isoTime });
 }

@@ -1,7 +1,8 @@
 // Brings a database to this build's schema: embedded files in order, each with its checksum in the ledger.
-import { OperatingError } from "../model/errors.ts";
+
 import tables from "../../sql/migrations/0001_tables.sql" with { type: "text" };
 import functions from "../../sql/migrations/0002_functions.sql" with { type: "text" };
+import { OperatingError } from "../model/errors.ts";
 import type { Postgres } from "./postgres.ts";
 
 const migrations = [
@@ -51,13 +52,17 @@ async function appliedMigrations(postgres: Postgres): Promise<Map<number, string
   const applied = new Map(rows.map((row) => [row.version, row.checksum]));
   for (const version of applied.keys()) {
     if (version > schemaVersion) {
-      throw new OperatingError("schema_newer", { message: `the database has schema version ${version}, newer than this build's ${schemaVersion}` });
+      throw new OperatingError("schema_newer", {
+        message: `the database has schema version ${version}, newer than this build's ${schemaVersion}`,
+      });
     }
   }
   for (const { version, name, text } of migrations) {
     const checksum = applied.get(version);
     if (checksum !== undefined && checksum !== checksumOf(text)) {
-      throw new OperatingError("migration_changed", { message: `migration ${version}_${name} was changed after it was applied` });
+      throw new OperatingError("migration_changed", {
+        message: `migration ${version}_${name} was changed after it was applied`,
+      });
     }
   }
   return applied;

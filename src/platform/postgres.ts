@@ -25,7 +25,12 @@ export interface Postgres extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-const jsonAsText = { to: 114, from: [114, 3802], serialize: (text: string) => text, parse: (text: string) => text };
+const jsonAsText = {
+  to: 114,
+  from: [114, 3802],
+  serialize: (text: string) => text,
+  parse: (text: string) => text,
+};
 const bigintAsNumber = { to: 20, from: [20], serialize: String, parse: Number };
 
 /** Opens a pool lazily: the first query connects. */
@@ -61,7 +66,9 @@ export function isConnectionFailure(error: unknown): boolean {
   const code = (error as { code?: unknown } | null)?.code;
   if (typeof code !== "string") return false;
   return (
-    /^(CONNECTION_|CONNECT_TIMEOUT|ECONN|EPIPE|ENOTFOUND|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ERR_SOCKET)/.test(code) ||
+    /^(CONNECTION_|CONNECT_TIMEOUT|ECONN|EPIPE|ENOTFOUND|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ERR_SOCKET)/.test(
+      code,
+    ) ||
     // Class 08 connection, 57P server shutting down or starting, 53300 too many connections.
     /^(08|57P0[1-5]|53300)/.test(code)
   );

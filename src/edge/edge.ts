@@ -1,0 +1,108 @@
+// What every request passes before a route: its trace, its caller, its body. And what every error becomes.
+import { Elysia } from "elysia";
+import { authenticate } from "../identity/authenticate.ts";
+import { type Caller, requireScope, type Scope } from "../identity/caller.ts";
+import type { Revocations } from "../identity/revocation.ts";
+import { revokedToken, type Tokens } from "../identity/tokens.ts";
+import { Problem } from "../model/errors.ts";
+import { parseJson, readBody } from "../platform/json.ts";
+import type { Log } from "../platform/log.ts";
+import { traceIdOf, traceparentOf } from "../platform/trace.ts";
+import { problemOf, problemResponse } from "./problems.ts";
+
+const open = /^\/(healthz|readyz|metrics|docs|openapi\.json|oauth)(\/|$)/;
+
+/** What is known of a request before its route runs. */
+interface RequestFacts {
+  caller: Caller | null;
+  traceparent: string;
+}
+
+/** Bounds of bodies, in bytes. */
+export const bodyBytesMax = { message: 64 * 1024, batch: 2 * 1024 * 1024 };
+
+/** The edge of one server. */
+export interface Edge {
+  /** To be used once by the root. */
+  plugin: ReturnType<typeof rootPlugin>;
+  /** Routes below it need a token with this scope, and see `caller` and `traceparent`. */
+  withCaller(scope: Scope, options?: { revocation: "in_statement" }): ReturnType<typeof callerPlugin>;
+}
+
+/** Makes the edge: everything but the open paths needs a bearer token. */
+export function openEdge(tokens: Tokens, revocations: Revocations, log: Log): Edge {
+  const facts = new WeakMap<Request, RequestFacts>();
+  return {
+    plugin: rootPlugin(tokens, facts, log),
+    withCaller: (scope, options) => callerPlugin(facts, scope, options === undefined ? revocations : null),
+  };
+}
+
+function rootPlugin(tokens: Tokens, facts: WeakMap<Request, RequestFacts>, log: Log) {
+  return new Elysia({ name: "edge" })
+    .onRequest(({ request }): Promise<void> | undefined => {
+      const known: RequestFacts = {
+        caller: null,
+        traceparent: traceparentOf(request.headers.get("traceparent")),
+      };
+      facts.set(request, known);
+      if (open.test(pathOf(request.url))) return undefined;
+      const caller = authenticate(tokens, request);
+      if (caller instanceof Promise) {
+        return caller.then((verified) => {
+          known.caller = verified;
+        });
+      }
+      known.caller = caller;
+      return undefined;
+    })
+    .onError({ as: "global" }, ({ code, error, request }) => {
+      const traceparent = facts.get(request)?.traceparent ?? traceparentOf(null);
+      const requestId = traceIdOf(traceparent);
+      let problem = problemOf(code, error);
+      if (problem === null || problem.status >= 500) {
+        log.error(
+          { err: problem?.cause ?? error, request_id: requestId, path: pathOf(request.url) },
+          "request failed",
+        );
+        problem ??= new Problem(
+          500,
+          "internal_error",
+          "Something went wrong here; a retry with the same id is safe.",
+        );
+      }
+      return problemResponse(problem, requestId, pathOf(request.url));
+    });
+}
+
+function callerPlugin(facts: WeakMap<Request, RequestFacts>, scope: Scope, revocations: Revocations | null) {
+  return new Elysia({ name: `caller:${scope}:${revocations === null}` })
+    .derive({ as: "scoped" }, ({ request }) => {
+      const { caller, traceparent } = facts.get(request) as RequestFacts;
+      if (caller === null) throw new Problem(401, "missing_token", "A bearer token is needed.");
+      requireScope(caller, scope);
+      return { caller, traceparent };
+    })
+    .onTransform({ as: "scoped" }, async ({ request }) => {
+      const caller = facts.get(request)?.caller;
+      if (revocations !== null && caller && (await revocations.isRevoked(caller))) throw revokedToken();
+    });
+}
+
+/** A parser for routes with a JSON body of at most so many bytes: 415, 413 and 400 come from here. */
+export function jsonBody(bytesMax: number) {
+  return async ({ request }: { request: Request }): Promise<unknown> => {
+    const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
+    if (type !== "application/json") {
+      throw new Problem(415, "unsupported_media_type", "The body must be application/json.");
+    }
+    return parseJson(await readBody(request, bytesMax));
+  };
+}
+
+/** The path of a request's URL, without its query. */
+export function pathOf(url: string): string {
+  const start = url.indexOf("/", 8);
+  const end = url.indexOf("?", start);
+  return end === -1 ? url.slice(start) : url.slice(start, end);
+}

@@ -1,0 +1,36 @@
+// Whether this process works, and whether it should get traffic.
+import { Elysia } from "elysia";
+
+/** How a dependency or worker is now; only Postgres and draining make an instance unready. */
+export type Health = "up" | "degraded" | "down";
+
+/** What is asked at each GET /readyz. */
+export interface Readiness {
+  isDraining(): boolean;
+  /** Resolves within a second. */
+  postgres(): Promise<Health>;
+  /** Everything else by name. */
+  others(): Record<string, Health>;
+}
+
+/** GET /healthz and GET /readyz. */
+export function healthRoutes(readiness: Readiness) {
+  return new Elysia({ name: "health" })
+    .get("/healthz", () => ({ status: "ok" }), {
+      detail: { summary: "Whether the process works", tags: ["admin"], security: [] },
+    })
+    .get(
+      "/readyz",
+      async ({ set }) => {
+        const postgres = await readiness.postgres();
+        const dependencies = { postgres, ...readiness.others() };
+        const isReady = postgres === "up" && !readiness.isDraining();
+        const isWhole = Object.values(dependencies).every((health) => health === "up");
+        set.status = isReady ? 200 : 503;
+        if (!isReady) set.headers["retry-after"] = "1";
+        const unready = readiness.isDraining() ? "draining" : "unavailable";
+        return { status: isReady ? (isWhole ? "ok" : "degraded") : unready, dependencies };
+      },
+      { detail: { summary: "Whether it should get traffic", tags: ["admin"], security: [] } },
+    );
+}

@@ -1,0 +1,101 @@
+// The calls that store messages: one, a batch, and later changes to one.
+import { TypeCompiler } from "@sinclair/typebox/compiler";
+import { Elysia } from "elysia";
+import { describeCall } from "../edge/describe.ts";
+import { bodyBytesMax, type Edge, jsonBody } from "../edge/edge.ts";
+import { problemDocument, problemOf, schemaProblem } from "../edge/problems.ts";
+import type { Caller } from "../identity/caller.ts";
+import { acceptedAnswer, batchAnswer } from "../model/answers.ts";
+import { Problem } from "../model/errors.ts";
+import { changeBody, messageBatchBody, messageBody, messageParams } from "../model/schemas.ts";
+import { traceIdOf } from "../platform/trace.ts";
+import { acceptMessage } from "./accept.ts";
+import { type Changes, changeMessage } from "./change.ts";
+import type { Collector } from "./collector.ts";
+
+const describe = {
+  post: describeCall(
+    "messages",
+    "Posts a message",
+    { 202: acceptedAnswer },
+    [400, 403, 404, 413, 415, 422, 429],
+  ),
+  batch: describeCall(
+    "messages",
+    "Posts up to 500 messages, each judged alone",
+    { 200: batchAnswer },
+    [400, 403, 413, 415, 429],
+  ),
+  edit: describeCall(
+    "messages",
+    "Edits a message",
+    { 202: acceptedAnswer },
+    [400, 403, 404, 409, 413, 415, 422],
+  ),
+  delete: describeCall("messages", "Deletes a message", { 202: acceptedAnswer }, [400, 403, 404, 409, 422]),
+};
+
+const messageCheck = TypeCompiler.Compile(messageBody);
+
+/** POST /messages and /messages/batch; the batch function itself refuses revoked tokens. */
+export function messageRoutes(edge: Edge, collector: Collector) {
+  return new Elysia({ prefix: "/v1" })
+    .use(edge.withCaller("messages:write", { revocation: "in_statement" }))
+    .post(
+      "/messages",
+      async ({ caller, traceparent, body, set }) => {
+        const accepted = await acceptMessage(collector, caller, body, traceparent);
+        set.status = 202;
+        if (accepted.replay) set.headers["idempotent-replay"] = "true";
+        return accepted;
+      },
+      { parse: jsonBody(bodyBytesMax.message), body: messageBody, detail: describe.post },
+    )
+    .post(
+      "/messages/batch",
+      async ({ caller, traceparent, body }) => ({
+        results: await Promise.all(
+          body.messages.map((row) => acceptRow(collector, caller, row, traceparent)),
+        ),
+      }),
+      { parse: jsonBody(bodyBytesMax.batch), body: messageBatchBody, detail: describe.batch },
+    );
+}
+
+/** PATCH and DELETE of a message: each stores an event of its own. */
+export function changeRoutes(edge: Edge, changes: Changes) {
+  return new Elysia({ prefix: "/v1/conversations/:conversation_id/messages" })
+    .use(edge.withCaller("messages:write"))
+    .patch(
+      "/:sequence_number",
+      ({ caller, traceparent, params, body, request, set }) =>
+        changeMessage(changes, { caller, traceparent, params, payload: body.payload, request, set }),
+      {
+        parse: jsonBody(bodyBytesMax.message),
+        body: changeBody,
+        params: messageParams,
+        detail: describe.edit,
+      },
+    )
+    .delete(
+      "/:sequence_number",
+      ({ caller, traceparent, params, request, set }) =>
+        changeMessage(changes, { caller, traceparent, params, payload: null, request, set }),
+      { parse: "none", params: messageParams, detail: describe.delete },
+    );
+}
+
+// Each row is judged alone: a bad one gets its problem, its neighbours are stored.
+async function acceptRow(collector: Collector, caller: Caller, row: unknown, traceparent: string) {
+  try {
+    if (!messageCheck.Check(row)) throw schemaProblem(messageCheck.Errors(row));
+    if (JSON.stringify(row).length > bodyBytesMax.message) {
+      throw new Problem(413, "body_too_large", `A message has more than ${bodyBytesMax.message} bytes.`);
+    }
+    return { status: 202, ...(await acceptMessage(collector, caller, row, traceparent)) };
+  } catch (error) {
+    const problem = problemOf("UNKNOWN", error);
+    if (problem === null) throw error;
+    return problemDocument(problem, traceIdOf(traceparent));
+  }
+}

@@ -1,0 +1,103 @@
+// How the stages meet: what happens straight after a commit, and what a socket may do.
+import { TypeCompiler } from "@sinclair/typebox/compiler";
+import { moveCursors } from "./conversations/members.ts";
+import type { Hub } from "./deliver/hub.ts";
+import { type LiveEvent, liveEvent } from "./deliver/live.ts";
+import type { StreamDependencies } from "./deliver/websocket.ts";
+import { schemaProblem } from "./edge/problems.ts";
+import { authenticate } from "./identity/authenticate.ts";
+import type { Revocations } from "./identity/revocation.ts";
+import type { Tokens } from "./identity/tokens.ts";
+import { acceptMessage } from "./ingest/accept.ts";
+import type { Collector, OnCommitted } from "./ingest/collector.ts";
+import type { EventRow } from "./model/event.ts";
+import { messageBody, receiptBody } from "./model/schemas.ts";
+import { conversationKey, partitionOf } from "./platform/murmur2.ts";
+import type { Postgres } from "./platform/postgres.ts";
+import { traceparentOf } from "./platform/trace.ts";
+
+const messageCheck = TypeCompiler.Compile(messageBody);
+const receiptCheck = TypeCompiler.Compile(receiptBody);
+
+/** Tells who waits for a commit: sockets at once, then the outbox poller. */
+export interface Announcer {
+  committed: OnCommitted;
+  event(event: EventRow): void;
+  receipt(receipt: { conversationId: string; userId: string; delivered: number; read: number }): void;
+}
+
+/** Builds the announcer of one instance. */
+export function announcer(
+  hub: Hub,
+  workers: { wake(shards: Iterable<number>): void },
+  shards: number,
+): Announcer {
+  return {
+    committed(messages, outcomes) {
+      const live: LiveEvent[] = [];
+      const woken = new Set<number>();
+      for (let index = 0; index < messages.length; index += 1) {
+        const message = messages[index];
+        const outcome = outcomes[index];
+        if (message === undefined || outcome === undefined) continue;
+        woken.add(outcome.shard);
+        live.push(
+          liveEvent({
+            event: "message.created",
+            conversation_id: message.conversationId,
+            sequence_number: outcome.sequence_number,
+            message_id: message.messageId,
+            sender_id: message.senderId,
+            payload: message.payload,
+            metadata: message.metadata,
+            target_sequence_number: null,
+            created_at: outcome.created_at,
+          }),
+        );
+      }
+      hub.publish(live);
+      workers.wake(woken);
+    },
+    event(event) {
+      hub.publish([liveEvent(event)]);
+      workers.wake([partitionOf(conversationKey(event.conversation_id), shards)]);
+    },
+    receipt({ conversationId, userId, delivered, read }) {
+      hub.signal({
+        conversation_id: conversationId,
+        frame: JSON.stringify({
+          type: "receipt",
+          conversation_id: conversationId,
+          user_id: userId,
+          delivered,
+          read,
+        }),
+      });
+    },
+  };
+}
+
+/** What sockets and event streams may use of the other stages. */
+export function streamDependencies(parts: {
+  tokens: Tokens;
+  revocations: Revocations;
+  collector: Collector;
+  postgres: Postgres;
+  announce: Announcer;
+}): Pick<StreamDependencies, "authenticate" | "isRevoked" | "send" | "moveCursors"> {
+  const { tokens, revocations, collector, postgres, announce } = parts;
+  return {
+    authenticate: (request) => authenticate(tokens, request),
+    isRevoked: (caller) => revocations.isRevoked(caller),
+    async send(caller, body, traceparent) {
+      if (!messageCheck.Check(body)) throw schemaProblem(messageCheck.Errors(body));
+      return await acceptMessage(collector, caller, body, traceparentOf(traceparent));
+    },
+    async moveCursors(caller, conversationId, body) {
+      if (!receiptCheck.Check(body)) throw schemaProblem(receiptCheck.Errors(body));
+      const cursors = await moveCursors(postgres, caller, conversationId, body);
+      announce.receipt({ conversationId, userId: caller.userId, ...cursors });
+      return cursors;
+    },
+  };
+}
