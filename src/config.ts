@@ -196,7 +196,7 @@ export interface TopicNames {
 }
 
 /** The topics of a configuration. */
-export function topicNames(config: Config): TopicNames {
+export function topicNames(config: Pick<Config, "KAFKA_TOPIC_PREFIX">): TopicNames {
   const prefix = config.KAFKA_TOPIC_PREFIX;
   return {
     outbox: `${prefix}.outbox`,

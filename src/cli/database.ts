@@ -1,6 +1,7 @@
 // Postgres for a command that runs once: two connections, and failures that say what to look at.
 import { OperatingError } from "../model/errors.ts";
 import { isConnectionFailure, openPostgres, type Postgres } from "../platform/postgres.ts";
+import { placeOf } from "./output.ts";
 
 const connectTimeoutSeconds = 5;
 const statementTimeoutMs = 120_000;
@@ -38,10 +39,4 @@ function explained(error: unknown, databaseUrl: string): unknown {
     message: `Postgres at ${placeOf(databaseUrl)} can not be used (${reason}); check DATABASE_URL and the server`,
     cause: error,
   });
-}
-
-/** Host, port and database of a URL, without its secrets. */
-function placeOf(databaseUrl: string): string {
-  const { host, pathname } = new URL(databaseUrl);
-  return `${host}${pathname}`;
 }

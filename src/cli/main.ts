@@ -5,6 +5,7 @@ import { OperatingError } from "../model/errors.ts";
 import { createClient } from "./client.ts";
 import { type Command, columns, UsageError } from "./command.ts";
 import { listDeadLetters, replayDeadLetter } from "./dead-letters.ts";
+import { doctor } from "./doctor.ts";
 import { healthcheck } from "./healthcheck.ts";
 import { migrate } from "./migrate.ts";
 import { outbox } from "./outbox.ts";
@@ -18,6 +19,7 @@ import { version } from "./version.ts";
 const commands: Record<string, Command> = {
   serve,
   migrate,
+  doctor,
   "client create": createClient,
   token,
   send,

@@ -51,3 +51,8 @@ export function visible(text: string): string {
     (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`,
   );
 }
+
+/** What a URL points to, without its user, password and parameters. */
+export function placeOf(url: string): string {
+  return url.replace(/^[a-z+]+:\/\/(.*@)?/i, "").replace(/\?.*$/, "");
+}

@@ -5,4 +5,4 @@ export { type ConsumedRecord, type ConsumerOptions, type KafkaBatch, runConsumer
 export type { PublisherHooks } from "./kafka/lane.ts";
 export type { KafkaRecord } from "./kafka/producer.ts";
 export { type KafkaPublisher, openPublisher, RecordRejected } from "./kafka/publisher.ts";
-export { checkKafka, ensureTopics, readTopic, type TopicSettings } from "./kafka/topics.ts";
+export { checkKafka, countPartitions, ensureTopics, readTopic, type TopicSettings } from "./kafka/topics.ts";

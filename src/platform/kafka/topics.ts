@@ -26,14 +26,32 @@ export function ensureTopics(settings: KafkaSettings, topics: TopicSettings[]): 
     const existing = new Set(await admin.listTopics());
     const missing = topics.filter(({ name }) => !existing.has(name));
     if (missing.length > 0) await createTopics(admin, missing);
-    const metadata = await admin.fetchTopicMetadata({ topics: topics.map(({ name }) => name) });
+    const counts = await partitionCounts(admin, topics);
     for (const { name, partitions } of topics) {
-      const found = metadata.topics.find((topic) => topic.name === name)?.partitions.length ?? 0;
+      const found = counts.get(name) ?? 0;
       if (found !== partitions) {
         const message = `topic ${name} has ${found} partitions, not ${partitions}`;
         throw new OperatingError("topic_partitions_mismatch", { message });
       }
     }
+  });
+}
+
+/**
+ * How many partitions each of these topics has; one that is not there is left out. Creates nothing.
+ * Rejects with the OperatingError `kafka_unavailable` after `timeoutMs`.
+ */
+export function countPartitions(
+  settings: KafkaSettings,
+  topics: TopicSettings[],
+  timeoutMs: number,
+): Promise<Map<string, number>> {
+  return withAdmin(settings, timeoutMs, async (admin) => {
+    const existing = new Set(await admin.listTopics());
+    return await partitionCounts(
+      admin,
+      topics.filter(({ name }) => existing.has(name)),
+    );
   });
 }
 
@@ -79,6 +97,13 @@ export async function readTopic(
   await reader.close();
   await withAdmin(settings, adminDeadlineMs, (admin) => admin.deleteGroups([groupId]));
   return found.flatMap((records, partition) => records.map((record) => ({ ...record, partition })));
+}
+
+async function partitionCounts(admin: Admin, topics: TopicSettings[]): Promise<Map<string, number>> {
+  // Asked for no topic at all, Kafka would tell of every one.
+  if (topics.length === 0) return new Map();
+  const metadata = await admin.fetchTopicMetadata({ topics: topics.map(({ name }) => name) });
+  return new Map(metadata.topics.map(({ name, partitions }) => [name, partitions.length]));
 }
 
 async function createTopics(admin: Admin, topics: TopicSettings[]): Promise<void> {
