@@ -1,0 +1,69 @@
+// An event as a Kafka record, and back: CloudEvents 1.0 in binary mode, so that the value is the plain event and
+// a reader learns from the headers alone what it is and whether it has seen it.
+// https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+import { OperatingError } from "../model/errors.ts";
+import { type EventRow, eventJson } from "../model/event.ts";
+import type { ConsumedRecord, KafkaRecord } from "./kafka.ts";
+import { conversationKey } from "./murmur2.ts";
+
+/** What stands with an event in the outbox. */
+export interface EventRouting {
+  /** W3C `traceparent` of the request that caused the event, if it had one. */
+  traceparent: string | null;
+  /** Channels that its conversation carries. */
+  channels: readonly string[];
+}
+
+/** A record of the outbox topic, read. */
+export interface RoutedEvent {
+  conversationId: string;
+  sequenceNumber: number;
+  channels: string[];
+  /** What goes to the public topics: the same, without the header that was meant for the router. */
+  record: KafkaRecord;
+}
+
+// A URI reference that names the context of the events, the same for every deployment: their ids are unique in it.
+const source = "/chat4all";
+const keyPattern = /^conversation:([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$/;
+
+/** The record of the outbox topic for an event. */
+export function encodeEvent(row: EventRow, routing: EventRouting): KafkaRecord {
+  const headers: Record<string, string> = {
+    ce_specversion: "1.0",
+    ce_id: `${row.conversation_id}:${row.sequence_number}`,
+    ce_type: `chat4all.${row.event}.v1`,
+    ce_source: source,
+    ce_subject: row.conversation_id,
+    ce_time: row.created_at.toISOString(),
+    "content-type": "application/json",
+    message_id: row.message_id,
+    sequence_number: String(row.sequence_number),
+  };
+  if (routing.traceparent !== null) headers["traceparent"] = routing.traceparent;
+  if (routing.channels.length > 0) headers["channels"] = routing.channels.join(",");
+  return { key: conversationKey(row.conversation_id), value: eventJson(row), headers };
+}
+
+/**
+ * Reads a record of the outbox topic by its key and headers; the value is passed on as it is.
+ * Throws OperatingError `undecodable_record`, with a message that names the part at fault.
+ */
+export function decodeEvent(read: ConsumedRecord): RoutedEvent {
+  const { channels, ...headers } = read.headers;
+  const sequenceNumber = Number(headers["sequence_number"]);
+  const conversationId = keyPattern.exec(read.key ?? "")?.[1];
+  if (read.key === null || conversationId === undefined) throw undecodable("key");
+  if (!Number.isSafeInteger(sequenceNumber) || sequenceNumber < 1) throw undecodable("sequence_number");
+  if (read.value === null || read.value.length === 0) throw undecodable("value");
+  return {
+    conversationId,
+    sequenceNumber,
+    channels: channels ? channels.split(",") : [],
+    record: { key: read.key, value: read.value.toString(), headers },
+  };
+}
+
+function undecodable(part: string): OperatingError {
+  return new OperatingError("undecodable_record", { message: `the record's ${part} is not an event's` });
+}

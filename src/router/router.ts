@@ -1,0 +1,63 @@
+// Records of the outbox topic come in, through a consumer group that shares its partitions among all routers;
+// records of the public topics leave.
+// Guaranteed: what route-batch.ts says of a batch, with one batch of a partition in hand at a time, also while
+// partitions move between routers.
+
+import type { KafkaBatch } from "../platform/kafka.ts";
+import { type KafkaSettings, runConsumer } from "../platform/kafka.ts";
+import type { Watchdogs } from "../platform/watchdog.ts";
+import { type RouteTools, routeBatch } from "./route-batch.ts";
+import { openWatermarks } from "./watermarks.ts";
+
+export interface RouterOptions extends Omit<RouteTools, "watermarks"> {
+  kafka: KafkaSettings;
+  groupId: string;
+  watchdogs: Watchdogs;
+  report(system: "kafka", state: "up" | "degraded"): void;
+}
+
+/** A router while it runs. */
+export interface Router {
+  /** Lets batches in hand end (a few seconds at most), commits what is done, and leaves the group. */
+  stop(): Promise<void>;
+}
+
+// Longer than any statement and publisher's wait on a batch that is stale: beyond, something hangs.
+const silenceMaxMs = 20_000;
+
+/** Joins the group and routes until `stop`. Returns at once, whatever is up. */
+export async function startRouter(options: RouterOptions): Promise<Router> {
+  const { kafka, groupId, topics, log, watchdogs, report } = options;
+  const watermarks = openWatermarks(options.postgres);
+  const tools: RouteTools = { ...options, watermarks };
+  /** By partition: the batch in hand. A stale one may still be ending when the partition comes back. */
+  const inHand = new Map<number, Promise<unknown>>();
+
+  async function onBatch(batch: KafkaBatch): Promise<number> {
+    const watchdog = watchdogs.watch(silenceMaxMs);
+    const routing = settled(inHand.get(batch.partition)).then(() => routeBatch(tools, batch));
+    inHand.set(batch.partition, routing);
+    try {
+      return await routing;
+    } finally {
+      watchdog.end();
+    }
+  }
+
+  const consumer = await runConsumer(kafka, {
+    groupId,
+    topics: [topics.outbox],
+    fromBeginning: true,
+    onBatch,
+    onState(state) {
+      if (state === "up") watermarks.forget();
+      report("kafka", state);
+    },
+    onError: (error) => log.warn({ err: error }, "batch or consumer failed"),
+  });
+  return { stop: () => consumer.close() };
+}
+
+async function settled(work: Promise<unknown> | undefined): Promise<void> {
+  await work?.catch(() => undefined);
+}
