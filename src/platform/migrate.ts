@@ -2,12 +2,14 @@
 
 import tables from "../../sql/migrations/0001_tables.sql" with { type: "text" };
 import functions from "../../sql/migrations/0002_functions.sql" with { type: "text" };
+import deadLetters from "../../sql/migrations/0003_dead_letters.sql" with { type: "text" };
 import { OperatingError } from "../model/errors.ts";
 import type { Postgres } from "./postgres.ts";
 
 const migrations = [
   { version: 1, name: "tables", text: tables },
   { version: 2, name: "functions", text: functions },
+  { version: 3, name: "dead_letters", text: deadLetters },
 ];
 
 const ledger = `
