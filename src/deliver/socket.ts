@@ -269,7 +269,7 @@ class SocketSubscription implements Sink {
   joined(subscription: Subscription): void {
     this.#subscription = subscription;
     if (this.#isClosed) subscription.close();
-    else this.#dependencies.presence.entered(this.conversationId, this.#socket.caller.userId, this);
+    else void this.#dependencies.presence.entered(this.conversationId, this.#socket.caller.userId, this);
   }
 
   close(): void {
@@ -277,7 +277,7 @@ class SocketSubscription implements Sink {
     this.#isClosed = true;
     if (this.#subscription === undefined) return;
     this.#subscription.close();
-    this.#dependencies.presence.left(this.conversationId, this.#socket.caller.userId, this);
+    void this.#dependencies.presence.left(this.conversationId, this.#socket.caller.userId);
   }
 
   mayTellTyping(now: number): boolean {

@@ -50,7 +50,7 @@ export function encode(message: WireMessage): string {
  * sent, and for kinds that this build does not know (a newer instance may run beside it).
  */
 export function decode(text: string, self: string, wants: (conversationId: string) => boolean): WireMessage | null {
-  switch (text[0]) {
+  switch (text.charAt(0)) {
     case "E":
       if (text.startsWith(self, 1)) return null;
       return { kind: "events", from: text.slice(1, 1 + idLength), events: decodeEvents(text, wants) };

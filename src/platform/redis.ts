@@ -1,8 +1,8 @@
 // The one file through which Redis is reached. Redis is never in the durability path, so nothing here may make
 // anybody wait: a command answers within `commandTimeoutMs` or fails, a circuit breaker fails it at once while Redis
 // is away, publishing is fire and forget within a bound, and a connection that does not answer is replaced.
-import { CircuitState, circuitBreaker, ConsecutiveBreaker, handleAll } from "cockatiel";
-import { Redis as Connection, type RedisOptions } from "ioredis";
+import { type CircuitState, circuitBreaker, ConsecutiveBreaker, handleAll } from "cockatiel";
+import { Redis as Connection, type RedisOptions as AllOptions } from "ioredis";
 import { OperatingError } from "../model/errors.ts";
 import type { Log } from "./log.ts";
 
@@ -14,6 +14,9 @@ export interface RedisSettings {
   prefix: string;
   log: Log;
 }
+
+// `replyMapping` is left out: its type does not go with exactOptionalPropertyTypes.
+type RedisOptions = Omit<AllOptions, "replyMapping">;
 
 export type RedisState = "up" | "degraded";
 
@@ -52,28 +55,23 @@ export interface Redis extends AsyncDisposable {
 }
 
 const commandTimeoutMs = 100;
+const channelTimeoutMs = 1000;
 const pingIntervalMs = 250;
-const silenceMax = 4;
+const missedBeatsMax = 3;
+const missedBeatsToReplace = 8;
 const failuresToOpen = 3;
 const halfOpenAfterMs = 500;
 /** Characters on their way to Redis; beyond that it is behind, and messages are dropped. */
 const unansweredCharactersMax = 16 * 1024 * 1024;
 
 /** Opens both connections in the background; commands fail until they are there. */
-export function openRedis(settings: RedisSettings): Redis {
-  const { prefix, log } = settings;
-  const commands = connect(settings.url, { commandTimeout: commandTimeoutMs });
-  const channels = connect(settings.url, { commandTimeout: 1000, autoResubscribe: false });
+export function openRedis({ url, prefix, log }: RedisSettings): Redis {
+  const commands = connect(url, { commandTimeout: commandTimeoutMs });
+  const channels = connect(url, { commandTimeout: channelTimeoutMs, autoResubscribe: false });
   const breaker = circuitBreaker(handleAll, {
     halfOpenAfter: halfOpenAfterMs,
     breaker: new ConsecutiveBreaker(failuresToOpen),
   });
-  const stateListeners: ((state: RedisState) => void)[] = [];
-  const listened = new Set<string>();
-  let listener: ChannelListener | undefined;
-  let lastState: RedisState = "degraded";
-  let unansweredCharacters = 0;
-
   const run = async <T>(command: () => Promise<T>): Promise<T> => {
     try {
       return await breaker.execute(command);
@@ -81,67 +79,66 @@ export function openRedis(settings: RedisSettings): Redis {
       throw new OperatingError("redis_unavailable", { cause });
     }
   };
-
-  const subscribe = (names: readonly string[]) => {
-    if (names.length === 0 || channels.status !== "ready") return;
-    channels.subscribe(...names.map((name) => prefix + name)).then(
-      () => listener?.listening(names),
-      () => channels.disconnect(true),
-    );
-  };
-  channels.on("ready", () => subscribe([...listened]));
-  channels.on("message", (channel, text) => listener?.message(channel.slice(prefix.length), text));
-
-  const commandsPulse = pulseOf(commands, (ping) => run(ping));
-  const channelsPulse = pulseOf(channels, (ping) => ping());
-  const noteState = () => {
-    const state = commandsPulse.isBeating() && channelsPulse.isBeating() ? "up" : "degraded";
-    if (state === lastState) return;
-    lastState = state;
-    log[state === "up" ? "info" : "warn"]({ state }, "redis");
-    for (const tell of stateListeners) tell(state);
-  };
-  const timer = setInterval(() => {
-    commandsPulse.beat();
-    channelsPulse.beat();
-    noteState();
-  }, pingIntervalMs);
-  for (const connection of [commands, channels]) {
-    connection.on("close", noteState);
-    connection.on("ready", () => void (connection === commands ? commandsPulse : channelsPulse).beat().then(noteState));
-  }
+  const pulses = [pulseOf(commands, () => run(() => commands.ping())), pulseOf(channels, () => channels.ping())];
+  const watch = watchState(pulses, log);
 
   const close = async () => {
-    clearInterval(timer);
+    watch.close();
+    for (const pulse of pulses) pulse.close();
     commands.disconnect();
     channels.disconnect();
   };
 
   return {
-    state: () => lastState,
+    state: watch.state,
+    onStateChange: watch.onStateChange,
     circuitState: () => breaker.state,
-    onStateChange: (tell) => void stateListeners.push(tell),
     get: (key) => run(() => commands.get(prefix + key)),
     async set(key, value, lifetimeMs) {
       await run(() => commands.set(prefix + key, value, "PX", lifetimeMs));
     },
     evaluate: (script, keys, args) =>
       run(() => commands.eval(script, keys.length, ...keys.map((key) => prefix + key), ...args)),
-    publish(messages) {
-      if (commands.status !== "ready" || unansweredCharacters > unansweredCharactersMax) return false;
-      const pipeline = commands.pipeline();
-      let characters = 0;
-      for (const { channel, text } of messages) {
-        characters += text.length;
-        pipeline.publish(prefix + channel, text);
-      }
-      unansweredCharacters += characters;
-      pipeline.exec().then(
-        () => (unansweredCharacters -= characters),
-        () => (unansweredCharacters -= characters),
-      );
-      return true;
-    },
+    publish: openPublish(commands, prefix),
+    ...openHearing(channels, prefix),
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+function openPublish(connection: Connection, prefix: string): Redis["publish"] {
+  let unansweredCharacters = 0;
+  return (messages) => {
+    if (connection.status !== "ready" || unansweredCharacters > unansweredCharactersMax) return false;
+    const pipeline = connection.pipeline();
+    let characters = 0;
+    for (const { channel, text } of messages) {
+      characters += text.length;
+      pipeline.publish(prefix + channel, text);
+    }
+    unansweredCharacters += characters;
+    const answered = () => {
+      unansweredCharacters -= characters;
+    };
+    pipeline.exec().then(answered, answered);
+    return true;
+  };
+}
+
+// Subscribes again by itself after each reconnection, so that `listening` tells when it is heard again.
+function openHearing(connection: Connection, prefix: string): Pick<Redis, "hear" | "listen" | "unlisten"> {
+  const listened = new Set<string>();
+  let listener: ChannelListener | undefined;
+  const subscribe = (channels: readonly string[]) => {
+    if (channels.length === 0 || connection.status !== "ready") return;
+    connection.subscribe(...channels.map((channel) => prefix + channel)).then(
+      () => listener?.listening(channels),
+      () => connection.disconnect(true),
+    );
+  };
+  connection.on("ready", () => subscribe([...listened]));
+  connection.on("message", (channel, text) => listener?.message(channel.slice(prefix.length), text));
+  return {
     hear(theListener) {
       listener = theListener;
     },
@@ -151,10 +148,8 @@ export function openRedis(settings: RedisSettings): Redis {
     },
     unlisten(channel) {
       listened.delete(channel);
-      if (channels.status === "ready") channels.unsubscribe(prefix + channel).catch(() => channels.disconnect(true));
+      if (connection.status === "ready") connection.unsubscribe(prefix + channel).catch(() => connection.disconnect(true));
     },
-    close,
-    [Symbol.asyncDispose]: close,
   };
 }
 
@@ -177,24 +172,61 @@ function connect(url: string, options: RedisOptions): Connection {
   return connection;
 }
 
-// Pings a connection, and replaces it when it has been silent for a second: a peer that is gone without a word
-// (a paused host, a cut cable) never closes it.
-function pulseOf(connection: Connection, run: (ping: () => Promise<unknown>) => Promise<unknown>) {
-  let missedBeats = silenceMax;
+/** Whether a connection answers. */
+interface Pulse {
+  isBeating(): boolean;
+  onChange(listener: () => void): void;
+  close(): void;
+}
+
+// Pings a connection, and replaces it when it stays silent: a peer that is gone without a word (a paused host, a cut
+// cable) never closes it.
+function pulseOf(connection: Connection, ping: () => Promise<unknown>): Pulse {
+  let missedBeats = missedBeatsMax;
+  let tell: () => void = () => undefined;
+  const beat = async () => {
+    if (connection.status !== "ready") {
+      missedBeats = missedBeatsMax;
+      return tell();
+    }
+    try {
+      await ping();
+      missedBeats = 0;
+    } catch {
+      missedBeats += 1;
+      if (missedBeats % missedBeatsToReplace === 0) connection.disconnect(true);
+    }
+    tell();
+  };
+  const timer = setInterval(() => void beat(), pingIntervalMs);
+  connection.on("ready", () => void beat());
+  connection.on("close", () => void beat());
   return {
-    isBeating: () => connection.status === "ready" && missedBeats < silenceMax,
-    async beat() {
-      if (connection.status !== "ready") {
-        missedBeats = silenceMax;
-        return;
-      }
-      try {
-        await run(() => connection.ping());
-        missedBeats = 0;
-      } catch {
-        missedBeats += 1;
-        if (missedBeats === 2 * silenceMax) connection.disconnect(true);
-      }
+    isBeating: () => connection.status === "ready" && missedBeats < missedBeatsMax,
+    onChange(listener) {
+      tell = listener;
+    },
+    close: () => clearInterval(timer),
+  };
+}
+
+function watchState(pulses: readonly Pulse[], log: Log) {
+  const listeners: ((state: RedisState) => void)[] = [];
+  let state: RedisState = "degraded";
+  let isClosed = false;
+  const look = () => {
+    const seen = pulses.every((pulse) => pulse.isBeating()) ? "up" : "degraded";
+    if (seen === state || isClosed) return;
+    state = seen;
+    log[state === "up" ? "info" : "warn"]({ state }, "redis");
+    for (const tell of listeners) tell(state);
+  };
+  for (const pulse of pulses) pulse.onChange(look);
+  return {
+    state: () => state,
+    onStateChange: (listener: (state: RedisState) => void) => void listeners.push(listener),
+    close() {
+      isClosed = true;
     },
   };
 }
@@ -204,7 +236,7 @@ function addressOf(url: string): RedisOptions {
   const sentinel = /^redis\+sentinel:\/\/(?:([^@/]*)@)?([^/]+)\/([^/?]+)(?:\/(\d+))?$/.exec(url);
   if (sentinel === null) return singleAddressOf(url);
   const [, credentials = "", hosts = "", name = "", db = "0"] = sentinel;
-  const [username = "", password = ""] = credentials.split(":").map(decodeURIComponent);
+  const [username = "", password = ""] = credentials.split(":").map((part) => decodeURIComponent(part));
   return {
     sentinels: hosts.split(",").map((address) => {
       const [host = "", port = "26379"] = address.split(/:(?=\d+$)/);

@@ -1,0 +1,168 @@
+// GET /v1/conversations/{id}/events: a conversation's events as Server-Sent Events. A client that comes again with
+// the Last-Event-ID of what it got misses nothing and gets nothing twice.
+// https://html.spec.whatwg.org/multipage/server-sent-events.html
+import { Type } from "@sinclair/typebox";
+import { Elysia } from "elysia";
+import { describeCall } from "../edge/describe.ts";
+import { requireScope, type Caller } from "../identity/caller.ts";
+import { revokedToken } from "../identity/tokens.ts";
+import { invalidInput } from "../model/errors.ts";
+import { conversationParams, integerMax, sequenceNumber } from "../model/schemas.ts";
+import type { Connection } from "./connections.ts";
+import type { Subscription } from "./hub.ts";
+import type { LiveEvent } from "./live.ts";
+import type { Sink } from "./room.ts";
+import type { StreamDependencies } from "./websocket.ts";
+
+const retryMs = 1000;
+const keepAliveIntervalMs = 15_000;
+/** History waits beyond this. */
+const bufferedBytesHigh = 256 * 1024;
+/** A stream with more than this unread is ended; its client resumes by number. */
+const bufferedBytesMax = 1024 * 1024;
+const encoder = new TextEncoder();
+
+const eventStreamQuery = Type.Object(
+  {
+    after: Type.Optional(sequenceNumber),
+    access_token: Type.Optional(Type.String({ description: "Instead of the Authorization header." })),
+  },
+  { additionalProperties: false },
+);
+const details = describeCall("conversations", "Streams what happens in a conversation", { 200: null }, [400, 403, 404]);
+
+/** The route of event streams. */
+export function eventStreamRoutes(dependencies: StreamDependencies) {
+  return new Elysia({ name: "event-streams" }).get(
+    "/v1/conversations/:conversation_id/events",
+    async ({ request, server, params, query }) => {
+      const caller = await dependencies.authenticate(request);
+      requireScope(caller, "messages:read");
+      if (await dependencies.isRevoked(caller)) throw revokedToken();
+      const after = lastEventId(request) ?? query.after;
+      const stream = new EventStream(caller);
+      const forget = dependencies.connections.add(stream);
+      try {
+        const conversationId = params.conversation_id.toLowerCase();
+        const { userId } = caller;
+        stream.opened(await dependencies.hub.subscribe({ conversationId, userId, after, sink: stream }), forget);
+      } catch (error) {
+        forget();
+        throw error;
+      }
+      server?.timeout(request, 0);
+      return new Response(stream.body, {
+        headers: { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no" },
+      });
+    },
+    { params: conversationParams, query: eventStreamQuery, detail: details },
+  );
+}
+
+// A browser comes again with the URL that it was given and the id of what it last got: the id is the newer of the two.
+function lastEventId(request: Request): number | undefined {
+  const text = request.headers.get("last-event-id");
+  if (text === null || text === "") return undefined;
+  const number = /^\d{1,16}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(number <= integerMax)) throw invalidInput("/last-event-id", "must be a sequence number");
+  return number;
+}
+
+/** One event stream of one caller, from its start to its end. */
+class EventStream implements Connection, Sink {
+  readonly caller: Caller;
+  readonly body: ReadableStream<Uint8Array>;
+  readonly #keepAlive: Timer;
+  #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+  #subscription: Subscription | undefined;
+  #forget: () => void = () => undefined;
+  #isEnded = false;
+  #drainWaiter: (() => void) | undefined;
+
+  constructor(caller: Caller) {
+    this.caller = caller;
+    this.body = new ReadableStream<Uint8Array>(
+      {
+        start: (controller) => {
+          this.#controller = controller;
+        },
+        pull: () => this.#wasDrained(),
+        cancel: () => this.#release(),
+      },
+      new ByteLengthQueuingStrategy({ highWaterMark: bufferedBytesHigh }),
+    );
+    this.#keepAlive = setInterval(() => this.#write(": keep-alive\n\n"), keepAliveIntervalMs);
+  }
+
+  opened(subscription: Subscription, forget: () => void): void {
+    this.#subscription = subscription;
+    this.#forget = forget;
+    if (this.#isEnded) this.#release();
+  }
+
+  subscribed(): void {
+    this.#write(`retry: ${retryMs}\n\n`);
+  }
+
+  send(event: LiveEvent): "sent" | "full" {
+    // Line ends in JSON are only white space between its tokens.
+    const json = event.json.includes("\n") || event.json.includes("\r") ? event.json.replace(/[\r\n]/g, " ") : event.json;
+    this.#write(`id: ${event.sequence_number}\nevent: ${event.event}\ndata: ${json}\n\n`);
+    return this.#room() > 0 ? "sent" : "full";
+  }
+
+  drained(): Promise<void> {
+    if (this.#isEnded || this.#room() > 0) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#drainWaiter = resolve;
+    });
+  }
+
+  removed(): void {
+    this.#end();
+  }
+
+  interrupted(): void {
+    this.#end();
+  }
+
+  refuse(): void {
+    this.#end();
+  }
+
+  drain(): void {
+    this.#end();
+  }
+
+  #room(): number {
+    return this.#controller?.desiredSize ?? 0;
+  }
+
+  #write(text: string): void {
+    if (this.#isEnded) return;
+    this.#controller?.enqueue(encoder.encode(text));
+    if (this.#room() > bufferedBytesHigh - bufferedBytesMax) return;
+    // It would hold its megabyte for as long as its reader likes: cut it off.
+    this.#controller?.error(new Error("the reader is too slow"));
+    this.#release();
+  }
+
+  #wasDrained(): void {
+    this.#drainWaiter?.();
+    this.#drainWaiter = undefined;
+  }
+
+  #end(): void {
+    if (this.#isEnded) return;
+    this.#controller?.close();
+    this.#release();
+  }
+
+  #release(): void {
+    this.#isEnded = true;
+    clearInterval(this.#keepAlive);
+    this.#subscription?.close();
+    this.#forget();
+    this.#wasDrained();
+  }
+}

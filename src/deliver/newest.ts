@@ -1,0 +1,65 @@
+// Asks Postgres for the newest numbers of the conversations that have a room here, so that nothing that was lost on
+// the way stays lost: often while Redis is away, else rarely.
+import newestNumbers from "../../sql/deliver/newest-numbers.sql" with { type: "text" };
+import type { Log } from "../platform/log.ts";
+import type { Postgres } from "../platform/postgres.ts";
+import type { Redis } from "../platform/redis.ts";
+import type { Rooms } from "./rooms.ts";
+
+/** What polling needs. */
+export interface NewestPollSettings {
+  postgres: Postgres;
+  redis: Redis;
+  rooms: Rooms;
+  log: Log;
+  /** LIVE_POLL_MS: how often while Redis is away. */
+  pollIntervalMs: number;
+}
+
+/** Polls until it is closed. */
+export interface NewestPoll {
+  /** Asks for these at once; a failure is cured by the next poll. */
+  ask(conversationIds: readonly string[]): Promise<void>;
+  close(): void;
+}
+
+const safetyIntervalMs = 5000;
+const tickMs = 50;
+const conversationsPerQueryMax = 1000;
+
+/** Starts polling. */
+export function openNewestPoll({ postgres, redis, rooms, log, pollIntervalMs }: NewestPollSettings): NewestPoll {
+  let isClosed = false;
+  let isPolling = false;
+  let lastPollAt = performance.now();
+
+  const ask = async (conversationIds: readonly string[]) => {
+    try {
+      for (let start = 0; start < conversationIds.length && !isClosed; start += conversationsPerQueryMax) {
+        const some = conversationIds.slice(start, start + conversationsPerQueryMax);
+        const rows = await postgres.query<{ id: string; last_sequence_number: number }>(newestNumbers, [some]);
+        for (const row of rows) rooms.find(row.id)?.announce(row.last_sequence_number);
+      }
+    } catch (error) {
+      log.debug({ err: error }, "newest numbers could not be read");
+    }
+  };
+
+  const poll = async () => {
+    const intervalMs = redis.state() === "up" ? safetyIntervalMs : pollIntervalMs;
+    if (isPolling || performance.now() - lastPollAt < intervalMs) return;
+    isPolling = true;
+    lastPollAt = performance.now();
+    await ask(rooms.conversationIds());
+    isPolling = false;
+  };
+  const timer = setInterval(() => void poll(), Math.min(tickMs, pollIntervalMs));
+
+  return {
+    ask,
+    close() {
+      isClosed = true;
+      clearInterval(timer);
+    },
+  };
+}
