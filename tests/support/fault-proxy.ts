@@ -47,8 +47,11 @@ export function delayBy(durationMs: number): Fault {
   return () => Bun.sleep(durationMs).then(() => "pass");
 }
 
-/** The verdict on the first unit of that kind; `struck` resolves when it has come. All others pass. */
-export function once(direction: Unit["direction"], name: string, verdict: Verdict) {
+/**
+ * The verdict on the first unit of that kind, which is held back while it is a promise; `struck` resolves when the
+ * unit has come. All others pass.
+ */
+export function once(direction: Unit["direction"], name: string, verdict: ReturnType<Fault>) {
   const struck = Promise.withResolvers<void>();
   let isOver = false;
   const fault: Fault = (unit) => {
