@@ -1,5 +1,6 @@
-// Gathers messages into batches: one batch is one call and one commit. No timer: a batch leaves as soon as one of
-// a few connections is free, so batches grow with the load and a lone message never waits.
+// Gathers messages into batches: one batch is one call and one commit. No timer: a batch leaves when the one before
+// is stored, so batches grow with the load; a second one leaves beside it only when it is large enough to be worth
+// its own commit. (Small batches side by side cost more than they gain: see docs/ingest.md.)
 //
 // Arrives: validated messages. Leaves: an outcome per message, after the commit only.
 // Guaranteed: no two copies of a message share a batch, so that the second finds the first one's number.
@@ -30,6 +31,8 @@ export interface IngestOutcome {
 export interface CollectorSettings {
   /** Batches under way at once. */
   batchesMax: number;
+  /** Messages that must wait before a batch leaves beside another one. */
+  besideRowsMin: number;
   batchRowsMax: number;
   batchBytesMax: number;
   /** Messages that may wait; beyond that callers get 503. */
@@ -57,6 +60,7 @@ export interface Collector {
 
 export const collectorDefaults: CollectorSettings = {
   batchesMax: 3,
+  besideRowsMin: 128,
   batchRowsMax: 256,
   batchBytesMax: 1024 * 1024,
   waitingMax: 20_000,
@@ -86,12 +90,17 @@ export function openCollector(
 
   // Once per turn of the event loop, so that all requests that were read together leave together.
   function scheduleFlush(): void {
-    if (flushScheduled || batchesUnderWay >= settings.batchesMax) return;
+    if (flushScheduled || !mayLeave()) return;
     flushScheduled = true;
     setImmediate(() => {
       flushScheduled = false;
-      while (waiting.length > 0 && batchesUnderWay < settings.batchesMax) void store(takeBatch());
+      while (mayLeave()) void store(takeBatch());
     });
+  }
+
+  function mayLeave(): boolean {
+    if (batchesUnderWay === 0) return waiting.length > 0;
+    return batchesUnderWay < settings.batchesMax && waiting.length >= settings.besideRowsMin;
   }
 
   function takeBatch(): Waiting[] {
@@ -129,7 +138,7 @@ export function openCollector(
     } finally {
       batchesUnderWay -= 1;
       rowsUnderWay -= batch.length;
-      if (waiting.length > 0) scheduleFlush();
+      scheduleFlush();
     }
   }
 
