@@ -14,7 +14,12 @@ export function channelOf(conversationId: string, shards: number): string {
 }
 
 /** Sends a commit's events, one message per shard; false when Redis took none. */
-export function publishEvents(redis: Redis, from: string, shards: number, events: readonly LiveEvent[]): boolean {
+export function publishEvents(
+  redis: Redis,
+  from: string,
+  shards: number,
+  events: readonly LiveEvent[],
+): boolean {
   const byChannel = Map.groupBy(events, (event) => channelOf(event.conversation_id, shards));
   const messages: ChannelMessage[] = [];
   for (const [channel, ofChannel] of byChannel) {

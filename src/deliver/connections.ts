@@ -60,7 +60,8 @@ export function openConnections({ isRevoked, onRevoked }: ConnectionsSettings): 
 
   const checkRoom = () => {
     if (isDraining) throw unavailable("draining", "This instance is going down; connect again.");
-    if (open.size >= connectionsMax) throw unavailable("too_many_connections", "This instance has no room; try again.");
+    if (open.size >= connectionsMax)
+      throw unavailable("too_many_connections", "This instance has no room; try again.");
   };
 
   return {

@@ -4,7 +4,7 @@
 import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import { describeCall } from "../edge/describe.ts";
-import { requireScope, type Caller } from "../identity/caller.ts";
+import { type Caller, requireScope } from "../identity/caller.ts";
 import { revokedToken } from "../identity/tokens.ts";
 import { invalidInput } from "../model/errors.ts";
 import { conversationParams, integerMax, sequenceNumber } from "../model/schemas.ts";
@@ -29,7 +29,12 @@ const eventStreamQuery = Type.Object(
   },
   { additionalProperties: false },
 );
-const details = describeCall("conversations", "Streams what happens in a conversation", { 200: null }, [400, 403, 404]);
+const details = describeCall(
+  "conversations",
+  "Streams what happens in a conversation",
+  { 200: null },
+  [400, 403, 404],
+);
 
 /** The route of event streams. */
 export function eventStreamRoutes(dependencies: StreamDependencies) {
@@ -45,14 +50,21 @@ export function eventStreamRoutes(dependencies: StreamDependencies) {
       try {
         const conversationId = params.conversation_id.toLowerCase();
         const { userId } = caller;
-        stream.opened(await dependencies.hub.subscribe({ conversationId, userId, after, sink: stream }), forget);
+        stream.opened(
+          await dependencies.hub.subscribe({ conversationId, userId, after, sink: stream }),
+          forget,
+        );
       } catch (error) {
         forget();
         throw error;
       }
       server?.timeout(request, 0);
       return new Response(stream.body, {
-        headers: { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-store", "x-accel-buffering": "no" },
+        headers: {
+          "content-type": "text/event-stream; charset=utf-8",
+          "cache-control": "no-store",
+          "x-accel-buffering": "no",
+        },
       });
     },
     { params: conversationParams, query: eventStreamQuery, detail: details },
@@ -106,7 +118,10 @@ class EventStream implements Connection, Sink {
 
   send(event: LiveEvent): "sent" | "full" {
     // Line ends in JSON are only white space between its tokens.
-    const json = event.json.includes("\n") || event.json.includes("\r") ? event.json.replace(/[\r\n]/g, " ") : event.json;
+    const json =
+      event.json.includes("\n") || event.json.includes("\r")
+        ? event.json.replace(/[\r\n]/g, " ")
+        : event.json;
     this.#write(`id: ${event.sequence_number}\nevent: ${event.event}\ndata: ${json}\n\n`);
     return this.#room() > 0 ? "sent" : "full";
   }

@@ -35,10 +35,15 @@ export const clientFrames = {
 };
 
 /** A checked frame of a client. */
-export type ClientFrame = { [Name in keyof typeof clientFrames]: Static<(typeof clientFrames)[Name]> }[keyof typeof clientFrames];
+export type ClientFrame = {
+  [Name in keyof typeof clientFrames]: Static<(typeof clientFrames)[Name]>;
+}[keyof typeof clientFrames];
 
 /** `clientFrames` as documents show them: with the payload in full. */
-export const documentedClientFrames = { ...clientFrames, send: frame("send", { ref, message_id: uuid, conversation_id: uuid, payload }) };
+export const documentedClientFrames = {
+  ...clientFrames,
+  send: frame("send", { ref, message_id: uuid, conversation_id: uuid, payload }),
+};
 
 /** What the server sends. */
 export const serverFrames = {
@@ -47,11 +52,21 @@ export const serverFrames = {
   unsubscribed: frame("unsubscribed", {
     ...anyRef,
     conversation_id: uuid,
-    code: Type.Union([Type.Literal("requested"), Type.Literal("member_removed"), Type.Literal("unavailable")]),
+    code: Type.Union([
+      Type.Literal("requested"),
+      Type.Literal("member_removed"),
+      Type.Literal("unavailable"),
+    ]),
   }),
   message: Type.Object({ type: Type.Literal("message"), ...eventAnswer.properties }),
   ack: frame("ack", { ref, sequence_number: counted, replay: Type.Boolean() }),
-  receipt: frame("receipt", { ...anyRef, conversation_id: uuid, user_id: userId, delivered: counted, read: counted }),
+  receipt: frame("receipt", {
+    ...anyRef,
+    conversation_id: uuid,
+    user_id: userId,
+    delivered: counted,
+    read: counted,
+  }),
   typing: frame("typing", { conversation_id: uuid, user_id: userId }),
   presence: frame("presence", {
     conversation_id: uuid,
@@ -74,7 +89,9 @@ type ServerFrame = { [Name in keyof typeof serverFrames]: Static<(typeof serverF
 >];
 
 /** The text of a frame; members that are undefined are left out. */
-export function encodeFrame(serverFrame: { [Key in keyof ServerFrame]: ServerFrame[Key] } & ServerFrame): string {
+export function encodeFrame(
+  serverFrame: { [Key in keyof ServerFrame]: ServerFrame[Key] } & ServerFrame,
+): string {
   return JSON.stringify(serverFrame);
 }
 
@@ -118,7 +135,8 @@ export function decodeFrame(data: string | Uint8Array, context: FrameContext): C
 
 /** The error frame for whatever was thrown while a frame was dealt with. */
 export function errorFrame(error: unknown, context: FrameContext): { problem: Problem; text: string } {
-  const problem = problemOf("", error) ?? new Problem(500, "internal_error", "Something went wrong here; a retry is safe.");
+  const problem =
+    problemOf("", error) ?? new Problem(500, "internal_error", "Something went wrong here; a retry is safe.");
   const { status, code } = problem;
   const detail = problem.errors === undefined ? problem.detail : `${problem.detail} ${faultsText(problem)}`;
   return { problem, text: encodeFrame({ type: "error", ...context, status, code, detail }) };
@@ -136,7 +154,8 @@ function parseObject(data: string | Uint8Array): Record<string, unknown> {
   } catch (cause) {
     throw badFrame("A frame is one JSON object.", cause);
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw badFrame("A frame is one JSON object.");
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw badFrame("A frame is one JSON object.");
   return value as Record<string, unknown>;
 }
 

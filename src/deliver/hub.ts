@@ -117,7 +117,11 @@ export function openHub(settings: HubSettings): Hub {
 
     signal(signal, except) {
       rooms.find(signal.conversation_id)?.signal(signal.frame, except);
-      publishMessage(redis, channelOf(signal.conversation_id, shards), { kind: "signal", from: instanceId, signal });
+      publishMessage(redis, channelOf(signal.conversation_id, shards), {
+        kind: "signal",
+        from: instanceId,
+        signal,
+      });
     },
 
     revoke(tokenIds) {
@@ -152,7 +156,8 @@ function hearOthers(
         rooms.find(message.signal.conversation_id)?.signal(message.signal.frame, undefined);
         break;
       case "announcements":
-        for (const newest of message.announcements) rooms.find(newest.conversation_id)?.announce(newest.sequence_number);
+        for (const newest of message.announcements)
+          rooms.find(newest.conversation_id)?.announce(newest.sequence_number);
         break;
       case "revoked":
         for (const tell of revokedListeners) tell(message.tokenIds);
@@ -176,7 +181,11 @@ function hearOthers(
   return { revokedListeners, epochListeners };
 }
 
-async function readEvents(postgres: Postgres, conversationId: string, sequenceNumber: number): Promise<LiveEvent[]> {
+async function readEvents(
+  postgres: Postgres,
+  conversationId: string,
+  sequenceNumber: number,
+): Promise<LiveEvent[]> {
   const rows = await postgres.query<EventRow>(eventsAfter, [conversationId, sequenceNumber]);
   return rows.map(liveEvent);
 }
@@ -188,10 +197,10 @@ async function checkStanding(
   userId: string,
   after: number | undefined,
 ): Promise<number> {
-  const [standing] = await postgres.query<{ last_sequence_number: number; is_member: boolean }>(findStanding, [
-    conversationId,
-    userId,
-  ]);
+  const [standing] = await postgres.query<{ last_sequence_number: number; is_member: boolean }>(
+    findStanding,
+    [conversationId, userId],
+  );
   if (standing === undefined) throw noConversation();
   if (!standing.is_member) throw notMember();
   if (after !== undefined && after > standing.last_sequence_number) {

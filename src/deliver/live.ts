@@ -15,7 +15,8 @@ export interface LiveEvent {
 /** A stored event, ready to go out. */
 export function liveEvent(row: EventRow): LiveEvent {
   const { conversation_id, sequence_number, event } = row;
-  const removed = event === "member.removed" ? (JSON.parse(row.payload ?? "{}") as { user_id: string }) : null;
+  const removed =
+    event === "member.removed" ? (JSON.parse(row.payload ?? "{}") as { user_id: string }) : null;
   return {
     conversation_id,
     sequence_number,

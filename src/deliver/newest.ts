@@ -28,7 +28,13 @@ const tickMs = 50;
 const conversationsPerQueryMax = 1000;
 
 /** Starts polling. */
-export function openNewestPoll({ postgres, redis, rooms, log, pollIntervalMs }: NewestPollSettings): NewestPoll {
+export function openNewestPoll({
+  postgres,
+  redis,
+  rooms,
+  log,
+  pollIntervalMs,
+}: NewestPollSettings): NewestPoll {
   let isClosed = false;
   let isPolling = false;
   let lastPollAt = performance.now();
@@ -37,7 +43,9 @@ export function openNewestPoll({ postgres, redis, rooms, log, pollIntervalMs }: 
     try {
       for (let start = 0; start < conversationIds.length && !isClosed; start += conversationsPerQueryMax) {
         const some = conversationIds.slice(start, start + conversationsPerQueryMax);
-        const rows = await postgres.query<{ id: string; last_sequence_number: number }>(newestNumbers, [some]);
+        const rows = await postgres.query<{ id: string; last_sequence_number: number }>(newestNumbers, [
+          some,
+        ]);
         for (const row of rows) rooms.find(row.id)?.announce(row.last_sequence_number);
       }
     } catch (error) {

@@ -1,8 +1,9 @@
 // Who is connected to a conversation by a socket: a temporary state. What this instance holds is in its own memory;
 // Redis knows that of all instances, so that a user on two of them is online once. Entries of an instance that died
 // run out, and whoever notices tells. While Redis is away each instance goes by its own memory.
-import { pause } from "../platform/pause.ts";
+
 import type { Log } from "../platform/log.ts";
+import { pause } from "../platform/pause.ts";
 import type { Redis } from "../platform/redis.ts";
 import { encodeFrame } from "./frames.ts";
 import type { Hub } from "./hub.ts";
@@ -57,21 +58,34 @@ export function openPresence({ hub, redis, log }: { hub: Hub; redis: Redis; log:
   const here = new Map<string, Map<string, number>>();
   const closing = new AbortController();
 
-  const change = async (conversationId: string, what: "here" | "gone", users: readonly string[]): Promise<Change> => {
+  const change = async (
+    conversationId: string,
+    what: "here" | "gone",
+    users: readonly string[],
+  ): Promise<Change> => {
     const args = [hub.instanceId, lifetimeMs, what, toldOnlineMax, ...users];
     return (await redis.evaluate(script, [`presence:${conversationId}`], args)) as Change;
   };
 
   const tell = (conversationId: string, userId: string, status: "online" | "offline", except?: Sink) =>
-    hub.signal({ conversation_id: conversationId, frame: presenceFrame(conversationId, userId, status) }, except);
+    hub.signal(
+      { conversation_id: conversationId, frame: presenceFrame(conversationId, userId, status) },
+      except,
+    );
 
   // Puts back or renews what this instance holds, a few conversations at a time.
   const renew = async () => {
     const conversationIds = [...here.keys()];
-    for (let start = 0; start < conversationIds.length && !closing.signal.aborted; start += conversationsAtOnce) {
+    for (
+      let start = 0;
+      start < conversationIds.length && !closing.signal.aborted;
+      start += conversationsAtOnce
+    ) {
       await Promise.all(
         conversationIds.slice(start, start + conversationsAtOnce).map(async (conversationId) => {
-          const [, went] = await change(conversationId, "here", [...(here.get(conversationId)?.keys() ?? [])]);
+          const [, went] = await change(conversationId, "here", [
+            ...(here.get(conversationId)?.keys() ?? []),
+          ]);
           for (const userId of went) tell(conversationId, userId, "offline");
         }),
       );

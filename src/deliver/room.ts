@@ -72,7 +72,6 @@ export class Room {
     if (this.#head === null) {
       this.#head = lastSequenceNumber;
       for (const number of this.#held.keys()) if (number <= lastSequenceNumber) this.#held.delete(number);
-      this.#drainHeld();
     }
     this.announce(lastSequenceNumber);
   }
@@ -96,12 +95,13 @@ export class Room {
     if (this.#head !== null && this.#newest > this.#head && !this.#isReadingGap) void this.#readGap();
   }
 
-  /** Adds a subscriber to an open room and brings it up to date; `subscribed` is sent before this answers. */
+  /** Adds a subscriber to an open room and brings it up to date; `subscribed` is called before this returns. */
   join(subscriber: Subscriber): void {
     this.#subscribers.add(subscriber);
     subscriber.sink.subscribed(subscriber.verifiedAt);
     if (subscriber.position >= (this.#head ?? 0)) this.#live.add(subscriber);
     else void this.#catchUp(subscriber);
+    this.#drainHeld();
   }
 
   /** Takes a subscriber out: it gets nothing more. */

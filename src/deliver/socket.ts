@@ -4,7 +4,14 @@ import { type Caller, requireScope } from "../identity/caller.ts";
 import { expiredToken, revokedToken } from "../identity/tokens.ts";
 import { Problem } from "../model/errors.ts";
 import { type Connection, isExpired } from "./connections.ts";
-import { type ClientFrame, decodeFrame, encodeFrame, errorFrame, type FrameContext, messageFrame } from "./frames.ts";
+import {
+  type ClientFrame,
+  decodeFrame,
+  encodeFrame,
+  errorFrame,
+  type FrameContext,
+  messageFrame,
+} from "./frames.ts";
 import type { Subscription } from "./hub.ts";
 import type { LiveEvent } from "./live.ts";
 import type { Sink } from "./room.ts";
@@ -166,14 +173,20 @@ export class Socket implements Connection {
       throw new Problem(409, "already_subscribed", "This socket is subscribed to the conversation.");
     }
     if (this.#subscriptions.size >= subscriptionsMax) {
-      throw new Problem(429, "too_many_subscriptions", `A socket has at most ${subscriptionsMax} subscriptions.`);
+      throw new Problem(
+        429,
+        "too_many_subscriptions",
+        `A socket has at most ${subscriptionsMax} subscriptions.`,
+      );
     }
     const subscription = new SocketSubscription(this, this.#dependencies, conversationId, context);
     this.#subscriptions.set(conversationId, subscription);
     try {
       if (await this.#dependencies.isRevoked(this.caller)) throw revokedToken();
       const { userId } = this.caller;
-      subscription.joined(await this.#dependencies.hub.subscribe({ conversationId, userId, after, sink: subscription }));
+      subscription.joined(
+        await this.#dependencies.hub.subscribe({ conversationId, userId, after, sink: subscription }),
+      );
     } catch (error) {
       this.dropSubscription(subscription);
       throw error;
@@ -198,7 +211,13 @@ export class Socket implements Connection {
     if (await this.#dependencies.isRevoked(this.caller)) throw revokedToken();
     const { type: _type, ref: _ref, conversation_id, ...body } = frame;
     const { delivered, read } = await this.#dependencies.moveCursors(this.caller, conversation_id, body);
-    const receipt = { type: "receipt", conversation_id, user_id: this.caller.userId, delivered, read } as const;
+    const receipt = {
+      type: "receipt",
+      conversation_id,
+      user_id: this.caller.userId,
+      delivered,
+      read,
+    } as const;
     this.write(encodeFrame({ ...receipt, ...context, conversation_id }));
     const signal = { conversation_id, frame: encodeFrame(receipt) };
     this.#dependencies.hub.signal(signal, this.#subscriptions.get(conversation_id));
@@ -208,7 +227,11 @@ export class Socket implements Connection {
     requireScope(this.caller, "messages:write");
     const subscription = this.#subscriptions.get(conversation_id);
     if (subscription === undefined) {
-      throw new Problem(403, "not_subscribed", "Typing is for conversations that this socket is subscribed to.");
+      throw new Problem(
+        403,
+        "not_subscribed",
+        "Typing is for conversations that this socket is subscribed to.",
+      );
     }
     if (!subscription.mayTellTyping(Date.now())) return;
     const typing = encodeFrame({ type: "typing", conversation_id, user_id: this.caller.userId });
@@ -259,7 +282,12 @@ class SocketSubscription implements Sink {
   #isClosed = false;
   #typingToldAt = 0;
 
-  constructor(socket: Socket, dependencies: StreamDependencies, conversationId: string, context: FrameContext) {
+  constructor(
+    socket: Socket,
+    dependencies: StreamDependencies,
+    conversationId: string,
+    context: FrameContext,
+  ) {
     this.#socket = socket;
     this.#dependencies = dependencies;
     this.conversationId = conversationId;
@@ -288,7 +316,9 @@ class SocketSubscription implements Sink {
 
   subscribed(last_sequence_number: number): void {
     const { conversationId: conversation_id } = this;
-    this.#socket.write(encodeFrame({ type: "subscribed", ...this.#context, conversation_id, last_sequence_number }));
+    this.#socket.write(
+      encodeFrame({ type: "subscribed", ...this.#context, conversation_id, last_sequence_number }),
+    );
   }
 
   send(event: LiveEvent): "sent" | "full" {

@@ -49,7 +49,11 @@ export function encode(message: WireMessage): string {
  * The message of a text; of events and signals only those of wanted conversations. Answers null for what `self`
  * sent, and for kinds that this build does not know (a newer instance may run beside it).
  */
-export function decode(text: string, self: string, wants: (conversationId: string) => boolean): WireMessage | null {
+export function decode(
+  text: string,
+  self: string,
+  wants: (conversationId: string) => boolean,
+): WireMessage | null {
   switch (text.charAt(0)) {
     case "E":
       if (text.startsWith(self, 1)) return null;

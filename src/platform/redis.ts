@@ -1,8 +1,8 @@
 // The one file through which Redis is reached. Redis is never in the durability path, so nothing here may make
 // anybody wait: a command answers within `commandTimeoutMs` or fails, a circuit breaker fails it at once while Redis
 // is away, publishing is fire and forget within a bound, and a connection that does not answer is replaced.
-import { type CircuitState, circuitBreaker, ConsecutiveBreaker, handleAll } from "cockatiel";
-import { Redis as Connection, type RedisOptions as AllOptions } from "ioredis";
+import { type CircuitState, ConsecutiveBreaker, circuitBreaker, handleAll } from "cockatiel";
+import { type RedisOptions as AllOptions, Redis as Connection } from "ioredis";
 import { OperatingError } from "../model/errors.ts";
 import type { Log } from "./log.ts";
 
@@ -79,7 +79,10 @@ export function openRedis({ url, prefix, log }: RedisSettings): Redis {
       throw new OperatingError("redis_unavailable", { cause });
     }
   };
-  const pulses = [pulseOf(commands, () => run(() => commands.ping())), pulseOf(channels, () => channels.ping())];
+  const pulses = [
+    pulseOf(commands, () => run(() => commands.ping())),
+    pulseOf(channels, () => channels.ping()),
+  ];
   const watch = watchState(pulses, log);
 
   const close = async () => {
@@ -148,7 +151,8 @@ function openHearing(connection: Connection, prefix: string): Pick<Redis, "hear"
     },
     unlisten(channel) {
       listened.delete(channel);
-      if (connection.status === "ready") connection.unsubscribe(prefix + channel).catch(() => connection.disconnect(true));
+      if (connection.status === "ready")
+        connection.unsubscribe(prefix + channel).catch(() => connection.disconnect(true));
     },
   };
 }
