@@ -18,16 +18,13 @@ export interface ShardLease {
 }
 
 export interface LeaseOptions {
-  /** Its statements must end sooner than a lease: see leaseTimes. */
   postgres: Postgres;
   pollerId: string;
   times: LeaseTimes;
   watchdog: Watchdog;
-  onGain(lease: ShardLease): void;
+  onGain(shard: number): void;
   /** After each try to renew: what it failed with, or nothing. */
   onRenew(failure?: unknown): void;
-  /** A monotonic clock in milliseconds. */
-  now?: () => number;
 }
 
 /** In milliseconds. A dead poller's shards are others' after `leaseMs` and one renewal at most. */
@@ -36,83 +33,95 @@ export interface LeaseTimes {
   renewIntervalMs: number;
 }
 
+/** The leases of one poller. */
 export interface Leases {
-  held(): Iterable<ShardLease>;
-  get(shard: number): ShardLease | undefined;
-  /** Ends all leases here, and then in the database so that others have them at once. */
+  /** The shards that it holds now. */
+  shards(): number[];
+  of(shard: number): ShardLease | undefined;
+  /** Ends all leases here and claims no more; in the database they run out. */
+  end(): void;
+  /** Ends them here, and in the database so that others have them at once. */
   release(): Promise<void>;
 }
 
-/** Claims an even share of the shards, and keeps it until `release`. Returns at once. */
+interface HeldLease extends ShardLease {
+  over: AbortController;
+}
+
+/** Claims an even share of the shards, and keeps it until `end` or `release`. Returns at once. */
 export function keepLeases(options: LeaseOptions): Leases {
-  const { postgres, pollerId, times, now = () => performance.now() } = options;
-  const leases = new Map<number, ShardLease & { end: AbortController }>();
-  const releasing = new AbortController();
+  const { postgres, pollerId, times } = options;
+  const leases = new Map<number, HeldLease>();
+  const ending = new AbortController();
   let heldUntilMs = 0;
   let expiry: Timer | undefined;
 
   async function keepRenewing() {
-    while (!releasing.signal.aborted) {
-      await renew();
+    while (!ending.signal.aborted) {
+      options.onRenew(await renew());
       options.watchdog.beat();
-      await pause(jittered(times.renewIntervalMs), releasing.signal);
+      await pause(jittered(times.renewIntervalMs), ending.signal);
     }
+    options.watchdog.end();
   }
 
-  async function renew() {
-    const askedAtMs = now();
+  /** Answers what it failed with, or nothing. */
+  async function renew(): Promise<unknown> {
+    const askedAtMs = performance.now();
     try {
-      const owned = await postgres.query<{ shard: number; epoch: number }>(claimShardsSql, [
-        pollerId,
-        times.leaseMs,
-      ]);
-      if (releasing.signal.aborted) return;
+      const owned = await postgres.query<OwnedShard>(claimShardsSql, [pollerId, times.leaseMs]);
+      if (ending.signal.aborted) return undefined;
       // The database counts from when it was asked or later, so this clock's lease ends first.
       heldUntilMs = askedAtMs + times.leaseMs;
       clearTimeout(expiry);
-      expiry = setTimeout(() => endAll("lease_expired"), heldUntilMs - now());
+      expiry = setTimeout(() => endLeases(leases.values(), "lease_expired"), heldUntilMs - performance.now());
       apply(owned);
-      options.onRenew();
+      return undefined;
     } catch (error) {
-      options.onRenew(error);
+      return error;
     }
   }
 
-  function apply(owned: { shard: number; epoch: number }[]) {
+  function apply(owned: OwnedShard[]) {
     const epochs = new Map(owned.map(({ shard, epoch }) => [shard, epoch]));
-    for (const lease of leases.values()) {
-      if (epochs.get(lease.shard) !== lease.epoch) endLease(lease, "lease_lost");
-    }
+    const lost = [...leases.values()].filter((lease) => epochs.get(lease.shard) !== lease.epoch);
+    endLeases(lost, "lease_lost");
     for (const { shard, epoch } of owned) {
       if (leases.has(shard)) continue;
-      const end = new AbortController();
-      const isHeld = () => !end.signal.aborted && now() < heldUntilMs;
-      const lease = { shard, epoch, end, signal: end.signal, isHeld };
-      leases.set(shard, lease);
-      options.onGain(lease);
+      const over = new AbortController();
+      const isHeld = () => !over.signal.aborted && performance.now() < heldUntilMs;
+      leases.set(shard, { shard, epoch, over, signal: over.signal, isHeld });
+      options.onGain(shard);
     }
   }
 
-  function endLease(lease: ShardLease & { end: AbortController }, code: string) {
-    leases.delete(lease.shard);
-    lease.end.abort(new OperatingError(code));
+  function endLeases(ended: Iterable<HeldLease>, code: string) {
+    for (const lease of ended) {
+      leases.delete(lease.shard);
+      lease.over.abort(new OperatingError(code));
+    }
   }
 
-  function endAll(code: string) {
-    for (const lease of leases.values()) endLease(lease, code);
+  function end() {
+    ending.abort();
+    clearTimeout(expiry);
+    endLeases(leases.values(), "lease_released");
   }
 
   const renewing = keepRenewing();
   return {
-    held: () => leases.values(),
-    get: (shard) => leases.get(shard),
+    shards: () => [...leases.keys()],
+    of: (shard) => leases.get(shard),
+    end,
     async release() {
-      releasing.abort();
+      end();
       await renewing;
-      clearTimeout(expiry);
-      endAll("lease_released");
-      options.watchdog.end();
       await postgres.query(releaseShardsSql, [pollerId]);
     },
   };
+}
+
+interface OwnedShard {
+  shard: number;
+  epoch: number;
 }

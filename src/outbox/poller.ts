@@ -1,17 +1,17 @@
 // Rows of the outbox come in, records of the outbox topic leave. Ingest on this instance wakes the poller right
 // after a commit; rows of other instances, and wakes that were lost, are found by asking which of its shards have
 // rows: one query for all of them.
-// Guaranteed: what drain.ts says of one shard, for every shard that some live poller may own.
+// Guaranteed: what drain.ts says of one shard, for every shard, as long as some poller lives.
 import findShardsWithRowsSql from "../../sql/outbox/find-shards-with-rows.sql" with { type: "text" };
-import type { Log } from "../platform/log.ts";
 import { jittered, pause } from "../platform/pause.ts";
 import type { Postgres } from "../platform/postgres.ts";
 import type { Watchdogs } from "../platform/watchdog.ts";
-import { type DrainTools, drainShard } from "./drain.ts";
-import { keepLeases, type LeaseTimes, type ShardLease } from "./leases.ts";
+import type { DrainTools } from "./drain.ts";
+import { openDrains, silenceMaxMs } from "./drains.ts";
+import { keepLeases, type LeaseTimes } from "./leases.ts";
 
 export interface PollerOptions extends DrainTools {
-  /** For renewals alone, which must not wait behind reads. */
+  /** For renewals alone, which must not wait behind reads; its statements end sooner than a lease. */
   leasePostgres: Postgres;
   watchdogs: Watchdogs;
   report(system: "postgres" | "kafka", state: "up" | "degraded"): void;
@@ -25,13 +25,14 @@ export interface PollerTimes extends LeaseTimes {
   failurePauseMs: number;
 }
 
+/** A poller while it runs. */
 export interface Poller {
   /** These shards may have new rows; those that are not its own are ignored. */
   wake(shards: readonly number[] | "all"): void;
   /** The shards that it owns now. */
   shards(): number[];
   /**
-   * Takes nothing new, lets batches in flight end within `deadlineMs` and aborts the others, then gives the shards
+   * Takes nothing new, lets batches in hand end within `deadlineMs` and aborts the others, then gives the shards
    * back. Closes nothing that it was given.
    */
   stop(deadlineMs: number): Promise<void>;
@@ -45,59 +46,30 @@ export const pollerTimes: PollerTimes = {
   failurePauseMs: 1_000,
 };
 
-// Longer than a statement may take: beyond, a connection hangs without an error.
-const silenceMaxMs = 15_000;
-
 /** Starts to claim shards and to publish their rows. Returns at once, whatever is up. */
 export function startPoller(options: PollerOptions): Poller {
-  const { postgres, publisher, watchdogs, log, times = pollerTimes } = options;
+  const { postgres, publisher, watchdogs, log, report, times = pollerTimes } = options;
   const stopping = new AbortController();
-  const aborting = new AbortController();
-  /** By shard: the drain that runs, one at a time. */
-  const drains = new Map<number, { isWokenAgain: boolean; done: Promise<void> }>();
-
+  let isRenewed = true;
   const leases = keepLeases({
     postgres: options.leasePostgres,
     pollerId: options.pollerId,
     times,
     watchdog: watchdogs.watch(silenceMaxMs),
-    onGain: (lease) => wakeShard(lease.shard),
+    onGain: (shard) => drains.wake(shard),
     onRenew(failure) {
-      if (failure !== undefined) log.warn({ err: failure }, "leases not renewed");
-      options.report("postgres", failure === undefined ? "up" : "degraded");
-      options.report("kafka", publisher.state());
+      if (failure !== undefined && isRenewed) log.warn({ err: failure }, "leases not renewed");
+      isRenewed = failure === undefined;
+      report("postgres", isRenewed ? "up" : "degraded");
+      report("kafka", publisher.state());
     },
   });
-
-  function wakeShard(shard: number) {
-    const lease = leases.get(shard);
-    if (lease === undefined || stopping.signal.aborted) return;
-    const running = drains.get(shard);
-    if (running) {
-      running.isWokenAgain = true;
-      return;
-    }
-    const drain = { isWokenAgain: false, done: Promise.resolve() };
-    drains.set(shard, drain);
-    drain.done = runDrain(lease).finally(() => {
-      drains.delete(shard);
-      if (drain.isWokenAgain) wakeShard(shard);
-    });
-  }
-
-  async function runDrain(lease: ShardLease) {
-    const watchdog = watchdogs.watch(silenceMaxMs);
-    const signal = AbortSignal.any([lease.signal, aborting.signal]);
-    try {
-      await drainShard(options, { ...lease, signal }, watchdog, stopping.signal);
-    } catch (error) {
-      if (signal.aborted) return;
-      log.warn({ err: error, shard: lease.shard }, "shard not drained");
-      await watchdog.wait(pause(times.failurePauseMs, stopping.signal));
-    } finally {
-      watchdog.end();
-    }
-  }
+  const drains = openDrains({
+    ...options,
+    leaseOf: leases.of,
+    stopping: stopping.signal,
+    failurePauseMs: times.failurePauseMs,
+  });
 
   async function keepLooking() {
     const watchdog = watchdogs.watch(silenceMaxMs);
@@ -111,14 +83,14 @@ export function startPoller(options: PollerOptions): Poller {
   }
 
   async function look(): Promise<boolean> {
-    const idle = [...leases.held()].map((lease) => lease.shard).filter((shard) => !drains.has(shard));
+    const idle = leases.shards().filter((shard) => !drains.isRunning(shard));
     if (idle.length === 0) return true;
     try {
       const found = await postgres.query<{ shard: number }>(findShardsWithRowsSql, [idle]);
-      for (const { shard } of found) wakeShard(shard);
+      for (const { shard } of found) drains.wake(shard);
       return true;
-    } catch (error) {
-      log.warn({ err: error }, "outbox not read");
+    } catch {
+      // The renewals fail, too, and tell.
       return false;
     }
   }
@@ -126,19 +98,15 @@ export function startPoller(options: PollerOptions): Poller {
   const looking = keepLooking();
   return {
     wake(shards) {
-      for (const shard of shards === "all" ? heldShards() : shards) wakeShard(shard);
+      for (const shard of shards === "all" ? leases.shards() : shards) drains.wake(shard);
     },
-    shards: heldShards,
+    shards: leases.shards,
     async stop(deadlineMs) {
       stopping.abort();
-      const timer = setTimeout(() => aborting.abort(), deadlineMs);
-      await Promise.all([looking, ...[...drains.values()].map((drain) => drain.done)]);
+      const timer = setTimeout(leases.end, deadlineMs);
+      await Promise.all([looking, drains.settled()]);
       clearTimeout(timer);
       await leases.release();
     },
   };
-
-  function heldShards(): number[] {
-    return [...leases.held()].map((lease) => lease.shard);
-  }
 }

@@ -98,7 +98,7 @@ export function upTo(last: number): number[] {
 export async function until(isDone: () => Promise<boolean> | boolean, deadlineMs = 15_000): Promise<void> {
   const endMs = performance.now() + deadlineMs;
   while (!(await isDone())) {
-    if (performance.now() > endMs) throw new Error(`not within ${deadlineMs} ms: ${isDone}`);
+    if (performance.now() > endMs) throw new Error(`not within ${deadlineMs} ms: ${isDone.toString()}`);
     await Bun.sleep(20);
   }
 }
