@@ -8,8 +8,8 @@
 import { randomBytes } from "node:crypto";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { apiOf } from "../../src/cli/api.ts";
 import { OperatingError } from "../../src/model/errors.ts";
-import { openApi } from "./api.ts";
 import { claimDirectory, InUse } from "./claim.ts";
 import { type Connection, readConnection, writeConnection } from "./connection.ts";
 import { showWalk } from "./demo.ts";
@@ -115,11 +115,17 @@ async function up({ port, withDemo }: Options): Promise<void> {
   progress.end();
 
   const connected = await withClient(connection);
-  const conversationId = withDemo ? await showWalk(connected, signal) : undefined;
-  showNextSteps(connected, conversationId);
+  if (withDemo) await showWalk(connected, signal).catch(reportFailedDemo);
+  showNextSteps(connected);
   await Promise.race([untilAborted(signal), server.exited]);
   if (signal.aborted) return;
   throw new OperatingError("server_died", { message: `The server has died:\n${server.lastOutput(20)}` });
+}
+
+/** Everything is up nevertheless, for who looks for the reason. */
+function reportFailedDemo(error: unknown): void {
+  if (!(error instanceof OperatingError) || error.code === "interrupted") throw error;
+  console.error(`\n${error.message}`);
 }
 
 /** How to reach everything. Secrets and the client stay what they were, so that tokens outlive a restart. */
@@ -153,20 +159,20 @@ async function withClient(connection: Connection): Promise<Connection> {
 
 async function isClientKnown(connection: Connection): Promise<boolean> {
   if (connection.client_id === "") return false;
-  const opened = openApi(connection.url, connection, signal);
-  return await opened.then(
-    () => true,
-    () => false,
-  );
+  return await apiOf(connection)
+    .clientToken()
+    .then(
+      () => true,
+      () => false,
+    );
 }
 
-function showNextSteps(connection: Connection, conversationId: string | undefined): void {
+function showNextSteps(connection: Connection): void {
   console.log(`
 Chat4All is up at ${emphasise(connection.url)}   (Ctrl-C stops it)
 Documentation at  ${emphasise(`${connection.url}/docs`)}`);
-  if (conversationId === undefined) return;
   console.log(`
-Watch the conversation in a second terminal, and write into it from a third:
-  ${bunRun} chat4all tail ${conversationId} --as grace
-  ${bunRun} chat4all send ${conversationId} "How are you?" --as ada`);
+Watch in a second terminal what reaches grace, and write to her from a third:
+  ${bunRun} chat4all tail --as grace
+  ${bunRun} chat4all send --as ada --to grace "How are you?"`);
 }

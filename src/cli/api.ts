@@ -68,9 +68,18 @@ const answerDeadlineMs = 15_000;
 
 /** The configured server. Throws UsageError for a bad URL, OperatingError `not_configured` when something is missing. */
 export function openApi(givenUrl: string | undefined): Api {
-  const connection = readConnection();
-  const { url, client_id, client_secret } = readTarget(connection, givenUrl);
+  return apiOf(readTarget(readConnection(), givenUrl));
+}
 
+/** A server, and the client to call it as. */
+export interface ApiTarget {
+  readonly url: string;
+  readonly client_id: string;
+  readonly client_secret: string;
+}
+
+/** The server at `url`, as a client sees it. */
+export function apiOf({ url, client_id, client_secret }: ApiTarget): Api {
   async function clientToken(scope?: string): Promise<Token> {
     const body = { grant_type: "client_credentials", client_id, client_secret, ...(scope && { scope }) };
     return await request<Token>(url, "POST", "/oauth/token", { body });
@@ -108,7 +117,7 @@ function callerWith(url: string, signIn: () => Promise<Token>): Caller {
   };
 }
 
-function readTarget({ variables, filled, fileUrl }: Connection, givenUrl: string | undefined) {
+function readTarget({ variables, filled, fileUrl }: Connection, givenUrl: string | undefined): ApiTarget {
   const url = (givenUrl ?? variables["CHAT4ALL_URL"])?.replace(/\/+$/, "");
   const client_id = variables["CHAT4ALL_CLIENT_ID"];
   const client_secret = variables["CHAT4ALL_CLIENT_SECRET"];
