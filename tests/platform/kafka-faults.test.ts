@@ -148,6 +148,21 @@ describe("our publisher", () => {
     expect(values.filter((value) => value === "b")).toHaveLength(1);
   });
 
+  test("writes a batch that follows one that was given up after it had landed", async () => {
+    const topic = await newTopicOfTwoLeaders();
+    const publisher = openPublisher(settings);
+    const giveUp = new AbortController();
+    const lost = once("answer", "produce", "drop");
+    setFault(lost.fault);
+    const first = publisher.publish(topic, 0, [record("a")], giveUp.signal);
+    await lost.struck;
+    giveUp.abort();
+    await expect(first).rejects.toMatchObject({ code: "publish_aborted" });
+    await publisher.publish(topic, 0, [record("b")], never);
+    await publisher.close();
+    expect(await valuesOf(topic)).toEqual(["a", "b"]);
+  });
+
   test("writes two batches once each, in order, when one answer is lost", async () => {
     const topic = await newTopicOfTwoLeaders();
     const publisher = openPublisher(settings);
