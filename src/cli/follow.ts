@@ -72,7 +72,7 @@ export async function followEvents(options: FollowOptions): Promise<void> {
       const mayPass =
         error instanceof CallFailure ? error.isPassing : (error as OperatingError).code === "connection_lost";
       if (!hasConnected || !mayPass) throw error;
-      say(`${(error as Error).message}; connecting again`);
+      if (failures === 0) say(`${(error as Error).message}; connecting again`);
       await Bun.sleep(Math.min(200 * 2 ** failures, backOffMaxMs));
       failures += 1;
     }

@@ -4,11 +4,19 @@ import { environment } from "../config.ts";
 
 type Style = "bold" | "dim" | "green" | "red" | "yellow";
 
-const waitingBytesMax = 1024 * 1024;
+const waitingCharactersMax = 1024 * 1024;
+let waitingCharacters = 0;
+const flushWaiters: (() => void)[] = [];
 
 /** Prints one line of data. */
 export function print(line: string): void {
-  process.stdout.write(`${line}\n`);
+  const { length } = line;
+  waitingCharacters += length;
+  process.stdout.write(`${line}\n`, () => {
+    waitingCharacters -= length;
+    if (waitingCharacters > 0) return;
+    for (const resolve of flushWaiters.splice(0)) resolve();
+  });
 }
 
 /** Says one line to the person who waits. */
@@ -31,14 +39,15 @@ export function endWithReader(): void {
   }
 }
 
-/** Whether more was printed than a reader that keeps up would leave waiting. */
+/** Whether more waits to be read than a reader that keeps up would leave. */
 export function isReaderBehind(): boolean {
-  return process.stdout.writableLength > waitingBytesMax;
+  return waitingCharacters > waitingCharactersMax;
 }
 
-/** Resolves when all that was printed has left the process. */
+/** Resolves when all that was printed has left the process, which must not exit before. */
 export function flushed(): Promise<void> {
-  return new Promise((resolve) => process.stdout.write("", () => resolve()));
+  if (waitingCharacters === 0) return Promise.resolve();
+  return new Promise((resolve) => flushWaiters.push(resolve));
 }
 
 /**

@@ -56,6 +56,8 @@ export const send = defineCommand({
     const { values } = args;
     checkArguments(args);
     const sender = openApi(values.url).asUser(values.as ?? "");
+    // A server that is not there at all shows here, at once; patience is for one that goes away later.
+    await sender.accessToken();
     const conversation = values.conversation ?? (await directConversation(sender, values.to ?? ""));
     for await (const text of textsOf(args)) {
       const message = {
