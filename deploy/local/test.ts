@@ -15,6 +15,9 @@ import { emphasise, showProgress } from "./terminal.ts";
 
 const root = resolve(import.meta.dir, "../..");
 
+/** How much of the end of a child's output is kept: its summary is much shorter. */
+const summaryCharactersMax = 4_000;
+
 const signal = onInterruption(() => console.error("\nStopping the servers."));
 
 process.exit(await main(process.argv.slice(2)));
@@ -118,8 +121,6 @@ async function runChild(
   signal.removeEventListener("abort", interrupt);
   return { code, output };
 }
-
-const summaryCharactersMax = 4_000;
 
 /**
  * Bun's own summary, the last thing that it writes: lines like ` 12 pass`. Its JUnit report is no source, because it
