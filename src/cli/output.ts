@@ -29,14 +29,19 @@ export function paint(style: Style, text: string): string {
   return process.stdout.isTTY && !environment()["NO_COLOR"] ? styleText(style, text) : text;
 }
 
-/** Ends the process in peace once nobody reads its output any more, as in `chat4all tail | head`. */
+/**
+ * Ends the process in peace once nobody reads its data any more, as in `chat4all tail | head`. When nobody listens
+ * to its talk, it goes on: a node must not die of that.
+ */
 export function endWithReader(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on("error", (error: NodeJS.ErrnoException) => {
-      if (error.code === "EPIPE") process.exit(0);
-      throw error;
-    });
-  }
+  const isClosedPipe = (error: NodeJS.ErrnoException) => error.code === "EPIPE";
+  process.stdout.on("error", (error) => {
+    if (isClosedPipe(error)) process.exit(0);
+    throw error;
+  });
+  process.stderr.on("error", (error) => {
+    if (!isClosedPipe(error)) throw error;
+  });
 }
 
 /** Whether more waits to be read than a reader that keeps up would leave. */
