@@ -1,24 +1,16 @@
-// One node: opens what it needs, in order, and closes it in the opposite order. The main thread serves HTTP and
-// sockets; the workers of its roles run on threads of their own.
-import { createApp } from "./app.ts";
+// One node: opens what its roles need, in order, and closes it in the opposite order. The main thread serves HTTP and
+// sockets; the workers run on threads of their own.
+import { Elysia } from "elysia";
+import { type Api, openApi } from "./api.ts";
 import type { Config } from "./config.ts";
-import { openConnections } from "./deliver/connections.ts";
-import { openHub } from "./deliver/hub.ts";
-import { openPresence } from "./deliver/presence.ts";
-import { openRecentCache } from "./deliver/recent-cache.ts";
-import { openEdge } from "./edge/edge.ts";
-import type { Health } from "./edge/health.ts";
-import { openRevocations } from "./identity/revocation.ts";
-import { openTokens } from "./identity/tokens.ts";
-import { collectorDefaults, openCollector } from "./ingest/collector.ts";
+import { type Health, healthRoutes, type Readiness } from "./edge/health.ts";
+import { collectorDefaults } from "./ingest/collector.ts";
 import { OperatingError } from "./model/errors.ts";
 import { type Log, openLog } from "./platform/log.ts";
 import { checkSchema } from "./platform/migrate.ts";
 import { openPostgres, type Postgres } from "./platform/postgres.ts";
-import { openRedis } from "./platform/redis.ts";
 import { startWorkers } from "./supervise.ts";
 import { build } from "./version.ts";
-import { announcer, streamDependencies } from "./wiring.ts";
 
 /** A node that listens. */
 export interface Server {
@@ -29,73 +21,29 @@ export interface Server {
 }
 
 const postgresCheckMs = 1000;
-const ingestConnections = collectorDefaults.batchesMax;
+/** So long a draining node still answers, with /readyz 503, for load balancers to notice. */
+const noticeMs = 500;
 
 /** Starts the roles of a configuration; resolves when it listens. Rejects with an OperatingError that says what is missing. */
 export async function serve(config: Config): Promise<Server> {
   const log = openLog("main", config.LOG_LEVEL);
   const instanceId = crypto.randomUUID();
-  const postgres = openPool(config, "chat4all", config.DATABASE_CONNECTIONS);
-  const ingestPool = openPool(config, "chat4all ingest", ingestConnections);
+  const isApi = config.ROLES.includes("api");
+  const postgres = openPool(config, "chat4all", isApi ? config.DATABASE_CONNECTIONS : 1);
+  const ingestPostgres = openPool(config, "chat4all ingest", collectorDefaults.batchesMax);
   await checkSchema(postgres);
-
-  const redis = openRedis({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, log });
-  const hub = openHub({
-    postgres,
-    redis,
-    log,
-    instanceId,
-    shards: config.KAFKA_PARTITIONS,
-    pollIntervalMs: config.LIVE_POLL_MS,
-  });
   const workers = await startWorkers({ config, instanceId, log, onGiveUp: (name) => giveUp(log, name) });
-  const announce = announcer(hub, workers, config.KAFKA_PARTITIONS);
-  const collector = openCollector(ingestPool, collectorDefaults, announce.committed);
-  const tokens = openTokens({
-    secret: config.JWT_SECRET,
-    jwksUrl: config.JWT_JWKS_URL,
-    issuer: config.JWT_ISSUER,
-    audience: config.JWT_AUDIENCE,
-  });
-  const revocations = openRevocations(postgres);
-  const connections = openConnections({
-    isRevoked: (caller) => revocations.isRevoked(caller),
-    onRevoked: (listener) => hub.onRevoked(listener),
-  });
-  let isDraining = false;
 
-  const app = createApp({
-    config,
-    edge: openEdge(tokens, revocations, log),
-    collector,
-    changes: { postgres, onEvent: announce.event },
-    conversations: {
-      postgres,
-      recent: openRecentCache(redis),
-      channels: config.CHANNELS,
-      partitions: config.KAFKA_PARTITIONS,
-      onEvent: announce.event,
-      onReceipt: announce.receipt,
-    },
-    identity: {
-      postgres,
-      tokens,
-      accessSeconds: config.ACCESS_TOKEN_SECONDS,
-      refreshSeconds: config.REFRESH_TOKEN_SECONDS,
-      onRevoked: (tokenIds) => hub.revoke(tokenIds),
-    },
-    streams: {
-      hub,
-      presence: openPresence(hub),
-      connections,
-      ...streamDependencies({ tokens, revocations, collector, postgres, announce }),
-    },
-    readiness: {
-      isDraining: () => isDraining,
-      postgres: () => postgresHealth(postgres),
-      others: () => ({ redis: redis.state(), ...workers.states() }),
-    },
-  });
+  let isDraining = false;
+  const readiness: Readiness = {
+    isDraining: () => isDraining,
+    postgres: () => postgresHealth(postgres),
+    others: () => ({ ...(api === null ? {} : { redis: api.redisState() }), ...workers.states() }),
+  };
+  const api: Api | null = isApi
+    ? openApi({ config, instanceId, log, postgres, ingestPostgres, workers, readiness })
+    : null;
+  const app = api?.app ?? new Elysia({ serve: { reusePort: false } }).use(healthRoutes(readiness));
   const url = listen(app, config);
   log.info({ url, roles: config.ROLES, version: build.version }, "listening");
 
@@ -104,12 +52,12 @@ export async function serve(config: Config): Promise<Server> {
     async drain() {
       isDraining = true;
       log.info("draining");
-      connections.closeAll();
-      await app.stop();
-      await workers.stop(config.DRAIN_MS / 2);
-      await hub.close();
-      await redis.close();
-      await Promise.all([ingestPool.close(), postgres.close()]);
+      api?.closeStreams();
+      await Bun.sleep(noticeMs);
+      await stopListening(app, config.DRAIN_MS / 3);
+      await workers.stop(config.DRAIN_MS / 3);
+      await api?.close();
+      await Promise.all([ingestPostgres.close(), postgres.close()]);
       log.info("drained");
     },
   };
@@ -133,13 +81,14 @@ async function postgresHealth(postgres: Postgres): Promise<Health> {
   return (await Promise.race([answered, Bun.sleep(postgresCheckMs).then(() => false)])) ? "up" : "down";
 }
 
-// The supervisor of the process acts on its exit; what was acknowledged is in Postgres.
-function giveUp(log: Log, worker: string): void {
-  log.fatal({ worker }, "the worker keeps failing; this process ends");
-  process.exit(1);
+/** What can listen: the whole API, or health alone. */
+interface Listener {
+  listen(address: { port: number; hostname: string }): unknown;
+  stop(closeActiveConnections?: boolean): Promise<unknown>;
+  readonly server: { port?: number | undefined } | null;
 }
 
-function listen(app: ReturnType<typeof createApp>, config: Config): string {
+function listen(app: Listener, config: Config): string {
   try {
     app.listen({ port: config.PORT, hostname: config.HOST });
   } catch (cause) {
@@ -148,4 +97,16 @@ function listen(app: ReturnType<typeof createApp>, config: Config): string {
     throw new OperatingError("port_taken", { message, cause });
   }
   return `http://${config.HOST}:${app.server?.port}`;
+}
+
+// Requests under way may finish; what takes longer than the deadline is cut off.
+async function stopListening(app: Listener, deadlineMs: number): Promise<void> {
+  const finished = await Promise.race([app.stop().then(() => true), Bun.sleep(deadlineMs).then(() => false)]);
+  if (!finished) await app.stop(true);
+}
+
+// The supervisor of the process acts on its exit; what was acknowledged is in Postgres.
+function giveUp(log: Log, worker: string): void {
+  log.fatal({ worker }, "the worker keeps failing; this process ends");
+  process.exit(1);
 }

@@ -83,9 +83,8 @@ export function streamDependencies(parts: {
   revocations: Revocations;
   collector: Collector;
   postgres: Postgres;
-  announce: Announcer;
 }): Pick<StreamDependencies, "authenticate" | "isRevoked" | "send" | "moveCursors"> {
-  const { tokens, revocations, collector, postgres, announce } = parts;
+  const { tokens, revocations, collector, postgres } = parts;
   return {
     authenticate: (request) => authenticate(tokens, request),
     isRevoked: (caller) => revocations.isRevoked(caller),
@@ -95,9 +94,8 @@ export function streamDependencies(parts: {
     },
     async moveCursors(caller, conversationId, body) {
       if (!receiptCheck.Check(body)) throw schemaProblem(receiptCheck.Errors(body));
-      const cursors = await moveCursors(postgres, caller, conversationId, body);
-      announce.receipt({ conversationId, userId: caller.userId, ...cursors });
-      return cursors;
+      // The socket tells the others itself: it leaves itself out.
+      return await moveCursors(postgres, caller, conversationId, body);
     },
   };
 }

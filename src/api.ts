@@ -1,0 +1,97 @@
+// The role api: what accepts messages over HTTP and sockets, and delivers them live.
+import { createApp } from "./app.ts";
+import type { Config } from "./config.ts";
+import { openConnections } from "./deliver/connections.ts";
+import { openHub } from "./deliver/hub.ts";
+import { openPresence } from "./deliver/presence.ts";
+import { openRecentCache } from "./deliver/recent-cache.ts";
+import { openEdge } from "./edge/edge.ts";
+import type { Health, Readiness } from "./edge/health.ts";
+import { openRevocations } from "./identity/revocation.ts";
+import { openTokens } from "./identity/tokens.ts";
+import { collectorDefaults, openCollector } from "./ingest/collector.ts";
+import type { Log } from "./platform/log.ts";
+import type { Postgres } from "./platform/postgres.ts";
+import { openRedis } from "./platform/redis.ts";
+import { announcer, streamDependencies } from "./wiring.ts";
+
+/** The parts of a running API that its process looks after. */
+export interface Api {
+  app: ReturnType<typeof createApp>;
+  redisState(): Health;
+  /** Closes sockets and event streams so that they resume elsewhere (1012), and opens no new ones. */
+  closeStreams(): void;
+  close(): Promise<void>;
+}
+
+/** What the API takes from its process. */
+export interface ApiSurroundings {
+  config: Config;
+  instanceId: string;
+  log: Log;
+  postgres: Postgres;
+  /** A pool for batches alone, so that no reader stands before a commit. */
+  ingestPostgres: Postgres;
+  workers: { wake(shards: Iterable<number>): void };
+  readiness: Readiness;
+}
+
+/** Opens the API; it does not listen yet. */
+export function openApi(surroundings: ApiSurroundings): Api {
+  const { config, instanceId, log, postgres, workers, readiness } = surroundings;
+  const shards = config.KAFKA_PARTITIONS;
+  const redis = openRedis({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, log });
+  const hub = openHub({ postgres, redis, log, instanceId, shards, pollIntervalMs: config.LIVE_POLL_MS });
+  const announce = announcer(hub, workers, shards);
+  const collector = openCollector(surroundings.ingestPostgres, collectorDefaults, announce.committed);
+  const tokens = openTokens({
+    secret: config.JWT_SECRET,
+    jwksUrl: config.JWT_JWKS_URL,
+    issuer: config.JWT_ISSUER,
+    audience: config.JWT_AUDIENCE,
+  });
+  const revocations = openRevocations(postgres);
+  const connections = openConnections({
+    isRevoked: (caller) => revocations.isRevoked(caller),
+    onRevoked: (listener) => hub.onRevoked(listener),
+  });
+
+  const app = createApp({
+    config,
+    edge: openEdge(tokens, revocations, log),
+    collector,
+    changes: { postgres, onEvent: announce.event },
+    conversations: {
+      postgres,
+      recent: openRecentCache(redis),
+      channels: config.CHANNELS,
+      partitions: shards,
+      onEvent: announce.event,
+      onReceipt: announce.receipt,
+    },
+    identity: {
+      postgres,
+      tokens,
+      accessSeconds: config.ACCESS_TOKEN_SECONDS,
+      refreshSeconds: config.REFRESH_TOKEN_SECONDS,
+      onRevoked: (tokenIds) => hub.revoke(tokenIds),
+    },
+    streams: {
+      hub,
+      presence: openPresence({ hub, redis, log }),
+      connections,
+      ...streamDependencies({ tokens, revocations, collector, postgres }),
+    },
+    readiness,
+  });
+
+  return {
+    app,
+    redisState: () => redis.state(),
+    closeStreams: () => connections.closeAll(),
+    async close() {
+      await hub.close();
+      await redis.close();
+    },
+  };
+}
