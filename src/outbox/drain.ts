@@ -52,7 +52,7 @@ export async function drainShard(
     ]);
     if (messages.length === 0 || !lease.isHeld()) return;
     await watchdog.wait(publishMessages(tools, lease, messages));
-    if (!(await removeRows(tools, lease, messages))) return;
+    if (!(await removeRows(tools, lease, messages))) return lease.lose();
     watchdog.beat();
   }
 }

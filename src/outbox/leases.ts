@@ -15,6 +15,8 @@ export interface ShardLease {
   signal: AbortSignal;
   /** False also when the lease ran out while this thread stood still, before its signal could abort. */
   isHeld(): boolean;
+  /** The database said that it is another's. */
+  lose(): void;
 }
 
 export interface LeaseOptions {
@@ -45,7 +47,7 @@ export interface Leases {
 }
 
 interface HeldLease extends ShardLease {
-  over: AbortController;
+  end(code: string): void;
 }
 
 /** Claims an even share of the shards, and keeps it until `end` or `release`. Returns at once. */
@@ -74,7 +76,7 @@ export function keepLeases(options: LeaseOptions): Leases {
       // The database counts from when it was asked or later, so this clock's lease ends first.
       heldUntilMs = askedAtMs + times.leaseMs;
       clearTimeout(expiry);
-      expiry = setTimeout(() => endLeases(leases.values(), "lease_expired"), heldUntilMs - performance.now());
+      expiry = setTimeout(() => endAll("lease_expired"), heldUntilMs - performance.now());
       apply(owned);
       return undefined;
     } catch (error) {
@@ -84,28 +86,29 @@ export function keepLeases(options: LeaseOptions): Leases {
 
   function apply(owned: OwnedShard[]) {
     const epochs = new Map(owned.map(({ shard, epoch }) => [shard, epoch]));
-    const lost = [...leases.values()].filter((lease) => epochs.get(lease.shard) !== lease.epoch);
-    endLeases(lost, "lease_lost");
+    for (const lease of leases.values()) {
+      if (epochs.get(lease.shard) !== lease.epoch) lease.lose();
+    }
     for (const { shard, epoch } of owned) {
       if (leases.has(shard)) continue;
-      const over = new AbortController();
-      const isHeld = () => !over.signal.aborted && performance.now() < heldUntilMs;
-      leases.set(shard, { shard, epoch, over, signal: over.signal, isHeld });
+      leases.set(shard, openLease(shard, epoch, isInTime, forget));
       options.onGain(shard);
     }
   }
 
-  function endLeases(ended: Iterable<HeldLease>, code: string) {
-    for (const lease of ended) {
-      leases.delete(lease.shard);
-      lease.over.abort(new OperatingError(code));
-    }
+  const isInTime = () => performance.now() < heldUntilMs;
+  const forget = (lease: HeldLease) => {
+    if (leases.get(lease.shard) === lease) leases.delete(lease.shard);
+  };
+
+  function endAll(code: string) {
+    for (const lease of leases.values()) lease.end(code);
   }
 
   function end() {
     ending.abort();
     clearTimeout(expiry);
-    endLeases(leases.values(), "lease_released");
+    endAll("lease_released");
   }
 
   const renewing = keepRenewing();
@@ -119,6 +122,27 @@ export function keepLeases(options: LeaseOptions): Leases {
       await postgres.query(releaseShardsSql, [pollerId]);
     },
   };
+}
+
+function openLease(
+  shard: number,
+  epoch: number,
+  isInTime: () => boolean,
+  onOver: (lease: HeldLease) => void,
+): HeldLease {
+  const over = new AbortController();
+  const lease: HeldLease = {
+    shard,
+    epoch,
+    signal: over.signal,
+    isHeld: () => !over.signal.aborted && isInTime(),
+    lose: () => lease.end("lease_lost"),
+    end(code) {
+      onOver(lease);
+      over.abort(new OperatingError(code));
+    },
+  };
+  return lease;
 }
 
 interface OwnedShard {

@@ -19,6 +19,7 @@ export interface RouteTools {
   topics: TopicNames;
   /** The channels that have a topic; an event for any other goes to the events topic only. */
   channels: readonly string[];
+  onUnknownChannel(channel: string): void;
   watermarks: Watermarks;
   log: Log;
 }
@@ -106,7 +107,9 @@ async function forward(tools: RouteTools, batch: KafkaBatch, events: RoutedEvent
       refused.push({ reason: "record_rejected", record: event.record, stored, event });
     });
   };
-  const toChannels = tools.channels.map((channel) => {
+  const channels = new Set(events.flatMap((event) => event.channels));
+  const toChannels = [...channels].map((channel) => {
+    if (!tools.channels.includes(channel)) return tools.onUnknownChannel(channel);
     const chosen = events.filter((event) => event.channels.includes(channel));
     return forwardTo(tools.topics.channel(channel), chosen);
   });

@@ -9,7 +9,7 @@ import type { Watchdogs } from "../platform/watchdog.ts";
 import { type RouteTools, routeBatch } from "./route-batch.ts";
 import { openWatermarks } from "./watermarks.ts";
 
-export interface RouterOptions extends Omit<RouteTools, "watermarks"> {
+export interface RouterOptions extends Omit<RouteTools, "watermarks" | "onUnknownChannel"> {
   kafka: KafkaSettings;
   groupId: string;
   watchdogs: Watchdogs;
@@ -24,12 +24,13 @@ export interface Router {
 
 // Longer than any statement and publisher's wait on a batch that is stale: beyond, something hangs.
 const silenceMaxMs = 20_000;
+const unknownChannelsMax = 100;
 
 /** Joins the group and routes until `stop`. Returns at once, whatever is up. */
 export async function startRouter(options: RouterOptions): Promise<Router> {
   const { kafka, groupId, topics, log, watchdogs, report } = options;
   const watermarks = openWatermarks(options.postgres);
-  const tools: RouteTools = { ...options, watermarks };
+  const tools = { ...options, watermarks, onUnknownChannel: logOnce(log) };
   /** By partition: the batch in hand. A stale one may still be ending when the partition comes back. */
   const inHand = new Map<number, Promise<unknown>>();
 
@@ -56,6 +57,16 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     onError: (error) => log.warn({ err: error }, "batch or consumer failed"),
   });
   return { stop: () => consumer.close() };
+}
+
+/** Of each channel, but of no endless number of them. */
+function logOnce(log: RouterOptions["log"]) {
+  const seen = new Set<string>();
+  return (channel: string) => {
+    if (seen.has(channel) || seen.size >= unknownChannelsMax) return;
+    seen.add(channel);
+    log.warn({ channel }, "channel is not among CHANNELS, its events go to the events topic only");
+  };
 }
 
 async function settled(work: Promise<unknown> | undefined): Promise<void> {
