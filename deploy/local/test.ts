@@ -15,6 +15,9 @@ import { emphasise, showProgress } from "./terminal.ts";
 
 const root = resolve(import.meta.dir, "../..");
 
+/** For one test; Bun takes no such limit from bunfig.toml. */
+const testMsMax = 30_000;
+
 /** How much of the end of a child's output is kept: its summary is much shorter. */
 const summaryCharactersMax = 4_000;
 
@@ -34,6 +37,7 @@ async function main(args: string[]): Promise<number> {
     return await withServices(resolve(values.data ?? join(root, ".chat4all/test")), serveUntilInterrupted);
   } catch (error) {
     if (!(error instanceof OperatingError)) throw error;
+    if (error.code === "interrupted") return 130;
     console.error(
       error instanceof InUse ? `Tests run in this folder already (process ${error.pid}).` : error.message,
     );
@@ -84,7 +88,7 @@ async function runAll(services: LocalServices, args: readonly string[]): Promise
   const env = { ...process.env, ...testEnvironment(services) };
   const isChecked = (await runChild(["deploy/local/check.ts"], env)).code === 0;
   signal.throwIfAborted();
-  const { code, output } = await runChild(["test", "--parallel=2", ...args], env);
+  const { code, output } = await runChild(["test", "--parallel=2", `--timeout=${testMsMax}`, ...args], env);
   signal.throwIfAborted();
 
   const counts = summaryOf(output);
