@@ -1,13 +1,12 @@
 // GET /v1/conversations/{id}/events: a conversation's events as Server-Sent Events. A client that comes again with
 // the Last-Event-ID of what it got misses nothing and gets nothing twice.
 // https://html.spec.whatwg.org/multipage/server-sent-events.html
-import { Type } from "@sinclair/typebox";
 import { Elysia } from "elysia";
 import { describeCall } from "../edge/describe.ts";
 import { type Caller, requireScope } from "../identity/caller.ts";
 import { revokedToken } from "../identity/tokens.ts";
 import { invalidInput } from "../model/errors.ts";
-import { conversationParams, integerMax, sequenceNumber } from "../model/schemas.ts";
+import { conversationParams, eventStreamQuery, integerMax } from "../model/schemas.ts";
 import type { Connection } from "./connections.ts";
 import type { Subscription } from "./hub.ts";
 import type { LiveEvent } from "./live.ts";
@@ -22,13 +21,6 @@ const bufferedBytesHigh = 256 * 1024;
 const bufferedBytesMax = 1024 * 1024;
 const encoder = new TextEncoder();
 
-const eventStreamQuery = Type.Object(
-  {
-    after: Type.Optional(sequenceNumber),
-    access_token: Type.Optional(Type.String({ description: "Instead of the Authorization header." })),
-  },
-  { additionalProperties: false },
-);
 const details = describeCall(
   "conversations",
   "Streams what happens in a conversation",
@@ -44,7 +36,7 @@ export function eventStreamRoutes(dependencies: StreamDependencies) {
       const caller = await dependencies.authenticate(request);
       requireScope(caller, "messages:read");
       if (await dependencies.isRevoked(caller)) throw revokedToken();
-      const after = lastEventId(request) ?? query.after;
+      const after = lastEventId(request) ?? (query.after === undefined ? undefined : Number(query.after));
       const stream = new EventStream(caller);
       const forget = dependencies.connections.add(stream);
       try {

@@ -111,6 +111,13 @@ export const historyQuery = Type.Object(
   },
   closed,
 );
+export const eventStreamQuery = Type.Object(
+  {
+    after: Type.Optional(numberText(0, integerMax, "Begin after this number; from now on if not given.")),
+    access_token: Type.Optional(Type.String({ description: "Instead of the Authorization header." })),
+  },
+  closed,
+);
 export const listQuery = Type.Object(
   {
     limit: Type.Optional(numberText(1, 100, "How many; 50 if not given.")),
