@@ -3,7 +3,7 @@
 import { conversationKey, partitionOf } from "../platform/murmur2.ts";
 import type { ChannelMessage, Redis } from "../platform/redis.ts";
 import type { LiveEvent } from "./live.ts";
-import { encode, type WireMessage } from "./wire.ts";
+import { type Announcement, encode, type WireMessage } from "./wire.ts";
 
 /** The channel that every instance listens to. */
 export const allChannel = "live:all";
@@ -26,6 +26,21 @@ export function publishEvents(
     messages.push({ channel, text: encode({ kind: "events", from, events: ofChannel }) });
   }
   return redis.publish(messages);
+}
+
+/** Tells the instances that have a room of these conversations where they stand, one message per shard. */
+export function publishAnnouncements(
+  redis: Redis,
+  shards: number,
+  announcements: readonly Announcement[],
+): boolean {
+  const byChannel = Map.groupBy(announcements, ({ conversation_id }) => channelOf(conversation_id, shards));
+  return redis.publish(
+    [...byChannel].map(([channel, ofChannel]) => ({
+      channel,
+      text: encode({ kind: "announcements", announcements: ofChannel }),
+    })),
+  );
 }
 
 /** Sends one message to the instances that listen to a channel. */

@@ -20,7 +20,7 @@ export interface Signal {
 export type WireMessage =
   | { kind: "events"; from: string; events: LiveEvent[] }
   | { kind: "signal"; from: string; signal: Signal }
-  | { kind: "announcements"; announcements: Announcement[] }
+  | { kind: "announcements"; announcements: readonly Announcement[] }
   | { kind: "revoked"; tokenIds: string[] }
   /** Redis lost its temporary states: whoever holds some puts them back. */
   | { kind: "epoch" };

@@ -1,6 +1,6 @@
 // The room alone: every order in which events can arrive, be lost or doubled, and every moment of a join.
 import { describe, expect, test } from "bun:test";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import type { LiveEvent } from "../../src/deliver/live.ts";
 import { Room, type Sink, type Subscriber } from "../../src/deliver/room.ts";
 
