@@ -57,7 +57,10 @@ function block(name: string): string {
 
 async function run(command: string[]): Promise<string> {
   const child = Bun.spawn(command, { cwd: folder, stdout: "pipe", stderr: "pipe" });
-  const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
+  const [stdout, stderr] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ]);
   expect(stderr).toBe("");
   return stdout;
 }
