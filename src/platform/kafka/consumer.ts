@@ -41,7 +41,7 @@ export interface ConsumerOptions {
    * again, after a pause when that is everything. A throw confirms nothing.
    */
   onBatch(batch: KafkaBatch): Promise<number>;
-  /** `up` when it has joined the group, `degraded` when it lost it. */
+  /** Told at each change: `up` when it has joined the group, `degraded` when it lost it or can not join. */
   onState?(state: "up" | "degraded"): void;
   /** Why a batch was thrown back or the consumer rebuilt, for the log. */
   onError?(error: unknown): void;
@@ -71,7 +71,12 @@ export async function runConsumer(
   options: ConsumerOptions,
 ): Promise<{ close(): Promise<void> }> {
   const closing = new AbortController();
-  const running = keepRunning(settings, options, closing.signal);
+  let state: "up" | "degraded" | undefined;
+  const onState: ConsumerOptions["onState"] = (next) => {
+    if (next !== state) options.onState?.(next);
+    state = next;
+  };
+  const running = keepRunning(settings, { ...options, onState }, closing.signal);
   return {
     close() {
       closing.abort();
