@@ -47,6 +47,7 @@ export async function showWalk(connection: Connection, signal: AbortSignal): Pro
     printStop("on a socket", seenMs, "grace has it");
     printStop("published", walk.published.ms, `Kafka has acknowledged it${within(walk.published)}`);
     printStop("delivered", walk.delivered.ms, `routed to chat4all.events${within(walk.delivered)}`);
+    console.log(emphasise("  The first message after a start opens connections on its way.", "dim"));
   } finally {
     socket.close();
   }

@@ -17,7 +17,7 @@ export async function migrate(connection: Connection, signal: AbortSignal): Prom
   await runProgram(["migrate"], connection, signal);
 }
 
-/** Starts a server that logs to `{dataDirectory}/server.log`, and resolves once it is ready. */
+/** Starts a server that logs to `{dataDirectory}/server.log`, and resolves once it is ready; see `isReady`. */
 export async function startServer(
   dataDirectory: string,
   connection: Connection,
@@ -30,18 +30,28 @@ export async function startServer(
     stopSignal: "SIGTERM",
     env: environmentOf(connection),
   });
+  const startedAt = Date.now();
+  const probe = () => isReady(connection.url, Date.now() - startedAt > degradedMsMax);
   try {
-    const probe = async () => {
-      const answer = await fetch(`${connection.url}/readyz`, { signal: AbortSignal.timeout(2_000) }).catch(
-        () => undefined,
-      );
-      return answer?.ok === true;
-    };
     await untilReady(server, { name: "The server", deadlineMs: 60_000, signal, probe });
     return server;
   } catch (error) {
     await server.stop(5_000);
     throw error;
+  }
+}
+
+/** After a crash, Kafka keeps the place of the router that is gone for ten seconds. */
+const degradedMsMax = 15_000;
+
+/** Whether the server takes requests and all its parts work; or, with `mayBeDegraded`, only the former. */
+async function isReady(url: string, mayBeDegraded: boolean): Promise<boolean> {
+  try {
+    const response = await fetch(`${url}/readyz`, { signal: AbortSignal.timeout(2_000) });
+    const { status } = (await response.json()) as { status: string };
+    return response.ok && (mayBeDegraded || status === "ok");
+  } catch {
+    return false; // It does not listen yet.
   }
 }
 
