@@ -10,6 +10,7 @@ import type { ConsumedRecord, KafkaBatch, KafkaPublisher, KafkaRecord } from "..
 import { decodeEvent, type RoutedEvent } from "../platform/kafka-event.ts";
 import type { Log } from "../platform/log.ts";
 import type { Postgres } from "../platform/postgres.ts";
+import type { Watchdog } from "../platform/watchdog.ts";
 import type { Numbers, Watermarks } from "./watermarks.ts";
 
 /** What routing works with. */
@@ -40,12 +41,12 @@ const sliceBytesMax = 1024 * 1024;
  * became stale or a later slice failed. Rejects when the first slice fails: with Postgres's error, or with
  * `publish_aborted` when `batch.signal` aborted.
  */
-export async function routeBatch(tools: RouteTools, batch: KafkaBatch): Promise<number> {
+export async function routeBatch(tools: RouteTools, batch: KafkaBatch, watchdog: Watchdog): Promise<number> {
   let done = 0;
   while (done < batch.records.length && !batch.isStale()) {
     const end = endOfSlice(batch.records, done);
     try {
-      await routeSlice(tools, batch, batch.records.slice(done, end));
+      await routeSlice(tools, batch, batch.records.slice(done, end), watchdog);
     } catch (error) {
       if (done === 0) throw error;
       tools.log.warn({ err: error, partition: batch.partition }, "batch routed in part");
@@ -57,10 +58,15 @@ export async function routeBatch(tools: RouteTools, batch: KafkaBatch): Promise<
   return done;
 }
 
-async function routeSlice(tools: RouteTools, batch: KafkaBatch, records: ConsumedRecord[]): Promise<void> {
-  const events = await decodeOrPark(tools, batch, records);
+async function routeSlice(
+  tools: RouteTools,
+  batch: KafkaBatch,
+  records: ConsumedRecord[],
+  watchdog: Watchdog,
+): Promise<void> {
+  const events = await watchdog.wait(decodeOrPark(tools, batch, records));
   const { fresh, reached } = await dropRepeats(tools.watermarks, events);
-  await forward(tools, batch, fresh);
+  await watchdog.wait(forward(tools, batch, fresh));
   await tools.watermarks.raise(reached);
 }
 

@@ -22,8 +22,8 @@ export interface Router {
   stop(): Promise<void>;
 }
 
-// Longer than any statement and publisher's wait on a batch that is stale: beyond, something hangs.
-const silenceMaxMs = 20_000;
+// Longer than a statement may take: beyond, a connection hangs without an error.
+const silenceMaxMs = 15_000;
 const unknownChannelsMax = 100;
 
 /** Joins the group and routes until `stop`. Returns at once, whatever is up. */
@@ -36,7 +36,8 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
 
   async function onBatch(batch: KafkaBatch): Promise<number> {
     const watchdog = watchdogs.watch(silenceMaxMs);
-    const routing = settled(inHand.get(batch.partition)).then(() => routeBatch(tools, batch));
+    const before = watchdog.wait(settled(inHand.get(batch.partition)));
+    const routing = before.then(() => routeBatch(tools, batch, watchdog));
     inHand.set(batch.partition, routing);
     try {
       return await routing;

@@ -11,6 +11,7 @@ import {
 } from "../../src/platform/kafka.ts";
 import { openLog } from "../../src/platform/log.ts";
 import type { Postgres } from "../../src/platform/postgres.ts";
+import { openWatchdogs } from "../../src/platform/watchdog.ts";
 import { routeBatch } from "../../src/router/route-batch.ts";
 import { openWatermarks, type Watermarks } from "../../src/router/watermarks.ts";
 import { connect, makeDatabase, type TestDatabase } from "../support/database.ts";
@@ -67,7 +68,7 @@ function route(
     onUnknownChannel: (channel: string) => unknownChannels.push(channel),
     log: openLog("test", "fatal"),
   };
-  return routeBatch(tools, batch);
+  return routeBatch(tools, batch, openWatchdogs().watch(1_000));
 }
 
 function record(

@@ -10,6 +10,7 @@ export interface TestDatabase {
   drop(): Promise<void>;
 }
 
+const insufficientPrivilege = "42501";
 const migrations = new URL("../../sql/migrations/", import.meta.url).pathname;
 
 /** Makes a database. Several test processes may do so at once. */
@@ -23,10 +24,7 @@ export async function makeDatabase(): Promise<TestDatabase> {
   await server.query(`create database ${name} template ${template}`);
   return {
     url: urlOf(name),
-    async drop() {
-      await using again = connect(testDatabaseUrl());
-      await again.query(`drop database if exists ${name} with (force)`);
-    },
+    drop: () => dropDatabase(name),
   };
 }
 
@@ -39,6 +37,20 @@ export function connect(url: string, connectionsMax = 1): Postgres {
     connectTimeoutSeconds: 5,
     statementTimeoutMs: 60_000,
   });
+}
+
+async function dropDatabase(name: string): Promise<void> {
+  await using server = connect(testDatabaseUrl());
+  for (let triesLeft = 50; ; triesLeft -= 1) {
+    try {
+      await server.query(`drop database if exists ${name} with (force)`);
+      return;
+    } catch (error) {
+      // Autovacuum is at work in it, which only a superuser may end; it makes way by itself.
+      if ((error as { code?: string }).code !== insufficientPrivilege || triesLeft === 0) throw error;
+      await Bun.sleep(100);
+    }
+  }
 }
 
 async function makeTemplate(server: Postgres, template: string): Promise<void> {
