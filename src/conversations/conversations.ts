@@ -140,17 +140,17 @@ function lastMessage(row: ListRow): unknown {
   );
 }
 
+// Milliseconds since the epoch, and the conversation at that place.
 function writeCursor(row: ListRow): string {
-  return Buffer.from(`${row.last_event_at.toISOString()} ${row.id}`).toString("base64url");
+  return Buffer.from(`${row.last_event_at.getTime()} ${row.id}`).toString("base64url");
 }
 
-function readCursor(cursor: string): { at: string; id: string } {
-  const [at = "", id = "", ...rest] = Buffer.from(cursor, "base64url").toString("latin1").split(" ");
-  const valid =
-    /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/.test(at) &&
-    /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id);
-  if (!valid || rest.length > 0 || Number.isNaN(Date.parse(at))) {
+const cursorPattern = /^(\d{1,14}) ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
+
+function readCursor(cursor: string): { at: Date; id: string } {
+  const [, time, id] = cursorPattern.exec(Buffer.from(cursor, "base64url").toString("latin1")) ?? [];
+  if (time === undefined || id === undefined) {
     throw invalidInput("/cursor", "must be a next_cursor that was answered before");
   }
-  return { at, id };
+  return { at: new Date(Number(time)), id };
 }

@@ -5,10 +5,11 @@ import { type Caller, requireScope, type Scope } from "../identity/caller.ts";
 import type { Revocations } from "../identity/revocation.ts";
 import { revokedToken, type Tokens } from "../identity/tokens.ts";
 import { Problem } from "../model/errors.ts";
-import { parseJson, readBody } from "../platform/json.ts";
+import { checkValue, parseJson, readBody } from "../platform/json.ts";
 import type { Log } from "../platform/log.ts";
 import { traceIdOf, traceparentOf } from "../platform/trace.ts";
 import { problemOf, problemResponse } from "./problems.ts";
+import { checkUrl } from "./url.ts";
 
 const open = /^\/(healthz|readyz|metrics|docs|openapi\.json|oauth)(\/|$)/;
 
@@ -46,6 +47,7 @@ function rootPlugin(tokens: Tokens, facts: WeakMap<Request, RequestFacts>, log: 
         traceparent: traceparentOf(request.headers.get("traceparent")),
       };
       facts.set(request, known);
+      checkUrl(request.url);
       if (open.test(pathOf(request.url))) return undefined;
       const caller = authenticate(tokens, request);
       if (caller instanceof Promise) {
@@ -89,14 +91,19 @@ function callerPlugin(facts: WeakMap<Request, RequestFacts>, scope: Scope, revoc
     });
 }
 
-/** A parser for routes with a JSON body of at most so many bytes: 415, 413 and 400 come from here. */
-export function jsonBody(bytesMax: number) {
+/**
+ * A parser for routes with a JSON body of at most so many bytes: 415, 413 and 400 come from here. `check` is what
+ * every value of the body must pass.
+ */
+export function jsonBody(bytesMax: number, check: (value: unknown) => void = checkValue) {
   return async ({ request }: { request: Request }): Promise<unknown> => {
     const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
     if (type !== "application/json") {
       throw new Problem(415, "unsupported_media_type", "The body must be application/json.");
     }
-    return parseJson(await readBody(request, bytesMax));
+    const value = parseJson(await readBody(request, bytesMax));
+    check(value);
+    return value;
   };
 }
 

@@ -1,6 +1,6 @@
 // The body and client authentication of OAuth calls: form or JSON, Basic or in the body (RFC 6749, 2.3.1 and 3.2).
 import { invalidInput, Problem } from "../model/errors.ts";
-import { checkText, parseJson, readBody } from "../platform/json.ts";
+import { checkText, checkValue, parseJson, readBody } from "../platform/json.ts";
 import type { Postgres } from "../platform/postgres.ts";
 import { type Client, verifyClient } from "./clients.ts";
 
@@ -28,6 +28,7 @@ function formParameters(bytes: Uint8Array): Map<string, string> {
 
 function jsonParameters(bytes: Uint8Array): Map<string, string> {
   const body = parseJson(bytes);
+  checkValue(body);
   if (typeof body !== "object" || body === null || Array.isArray(body))
     throw invalidInput("", "must be an object");
   const parameters = new Map<string, string>();

@@ -8,6 +8,7 @@ import type { Caller } from "../identity/caller.ts";
 import { acceptedAnswer, batchAnswer } from "../model/answers.ts";
 import { Problem } from "../model/errors.ts";
 import { changeBody, messageBatchBody, messageBody, messageParams } from "../model/schemas.ts";
+import { checkValue } from "../platform/json.ts";
 import { traceIdOf } from "../platform/trace.ts";
 import { acceptMessage } from "./accept.ts";
 import { type Changes, changeMessage } from "./change.ts";
@@ -58,7 +59,11 @@ export function messageRoutes(edge: Edge, collector: Collector) {
           body.messages.map((row) => acceptRow(collector, caller, row, traceparent)),
         ),
       }),
-      { parse: jsonBody(bodyBytesMax.batch), body: messageBatchBody, detail: describe.batch },
+      {
+        parse: jsonBody(bodyBytesMax.batch, rowsAreCheckedAlone),
+        body: messageBatchBody,
+        detail: describe.batch,
+      },
     );
 }
 
@@ -85,11 +90,14 @@ export function changeRoutes(edge: Edge, changes: Changes) {
     );
 }
 
+function rowsAreCheckedAlone(): void {}
+
 // Each row is judged alone: a bad one gets its problem, its neighbours are stored.
 async function acceptRow(collector: Collector, caller: Caller, row: unknown, traceparent: string) {
   try {
+    checkValue(row);
     if (!messageCheck.Check(row)) throw schemaProblem(messageCheck.Errors(row));
-    if (JSON.stringify(row).length > bodyBytesMax.message) {
+    if (Buffer.byteLength(JSON.stringify(row)) > bodyBytesMax.message) {
       throw new Problem(413, "body_too_large", `A message has more than ${bodyBytesMax.message} bytes.`);
     }
     return { status: 202, ...(await acceptMessage(collector, caller, row, traceparent)) };
