@@ -97,10 +97,11 @@ async function up({ port, withDemo }: Options): Promise<void> {
   }
 
   const progress = showProgress();
+  // An empty variable counts as unset, as it does for the server.
   const given = {
-    databaseUrl: process.env["DATABASE_URL"],
-    kafkaBrokers: process.env["KAFKA_BROKERS"],
-    redisUrl: process.env["REDIS_URL"],
+    databaseUrl: process.env["DATABASE_URL"] || undefined,
+    kafkaBrokers: process.env["KAFKA_BROKERS"] || undefined,
+    redisUrl: process.env["REDIS_URL"] || undefined,
   };
   const services = await startServices({ dataDirectory, given, report: progress.report, signal });
   started.defer(() => services.stop());
@@ -135,7 +136,7 @@ function connectionTo(services: LocalServices, port: number): Connection {
     url: `http://127.0.0.1:${port}`,
     client_id: earlier?.client_id ?? "",
     client_secret: earlier?.client_secret ?? "",
-    jwt_secret: process.env["JWT_SECRET"] ?? earlier?.jwt_secret ?? randomBytes(32).toString("hex"),
+    jwt_secret: process.env["JWT_SECRET"] || earlier?.jwt_secret || randomBytes(32).toString("hex"),
     database_url: services.databaseUrl,
     kafka_brokers: services.kafkaBrokers,
     redis_url: services.redisUrl,
