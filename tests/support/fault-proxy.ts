@@ -69,7 +69,10 @@ export async function startFaultProxy(options: { target?: number; protocol?: () 
   const newSplitter = options.protocol ?? chunksAsTheyCome;
 
   const server = createServer((client) => {
-    if (proxy.isRefusing) return client.resetAndDestroy();
+    if (proxy.isRefusing) {
+      client.resetAndDestroy();
+      return;
+    }
     const upstream = connect({ host: "127.0.0.1", port: proxy.target });
     const splitter = newSplitter();
     const end = (how: "close" | "reset") => {
