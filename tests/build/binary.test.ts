@@ -46,7 +46,7 @@ test("lists its commands", async () => {
 
 test("migrates, serves, routes a message to its end, and drains", async () => {
   expect(await run("migrate")).toContain("applied tables");
-  const node = start("serve", "--port", "0");
+  await using node = start("serve", "--port", "0");
   const url = await addressOf(node);
   const { call, makeGroup, post } = callsOf(url, readConfig(environment));
 
