@@ -39,7 +39,7 @@ export interface RunningWorker {
 const heartbeatIntervalMs = 1_000;
 
 /** Inside a worker: its end of the channel to the thread that started it. */
-export function openWorkerPort<In, Out>(): Port<In, Out> {
+function openWorkerPort<In, Out>(): Port<In, Out> {
   const port = parentPort;
   if (port === null) throw new Error("this program runs as a worker thread only");
   return {

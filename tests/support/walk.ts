@@ -28,7 +28,7 @@ export function kafkaOf(config: Config): KafkaSettings {
   return { brokers: config.KAFKA_BROKERS, clientId: "chat4all-test" };
 }
 
-export const sender = "ada";
+const sender = "ada";
 
 /** Makes a conversation of which `sender` is a member; answers its id. */
 export async function makeConversation(

@@ -118,6 +118,19 @@ test("publishes everything in order after a poller was ended at any moment", asy
   expectAllInOrder(await numbersIn(topicNames(config).outbox));
 });
 
+test("publishes everything in order while its connections to Postgres are cut again and again", async () => {
+  let cutCount = 0;
+  const cutting = setInterval(() => {
+    cutCount += 1;
+    proxy.endConnections("reset");
+  }, 40);
+  await start("outbox-poller");
+  await until(() => cutCount >= 25);
+  clearInterval(cutting);
+  await until(async () => (await postgres.query("select from outbox limit 1")).length === 0);
+  expectAllInOrder(await numbersIn(topicNames(config).outbox));
+});
+
 test("routes everything in order after a router was ended between forwarding and committing", async () => {
   const poller = await start("outbox-poller");
   await until(async () => (await postgres.query("select from outbox limit 1")).length === 0);
