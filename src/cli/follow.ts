@@ -65,6 +65,7 @@ export async function followEvents(options: FollowOptions): Promise<void> {
       if (options.conversation === undefined) await discover(caller, seen, hasConnected);
       const connection = new FollowConnection(options, caller, seen);
       await connection.run(await caller.accessToken(), () => {
+        if (!hasConnected) say(`following ${options.userId} at ${options.api.url}`);
         hasConnected = true;
         failures = 0;
       });
@@ -108,6 +109,8 @@ class FollowConnection {
   readonly #ended = Promise.withResolvers<void>();
   #isEnded = false;
   #heardAtMs = Date.now();
+  /** Called when all conversations that were known at the start are subscribed to. */
+  #onFollowing: () => void = () => undefined;
   #socket: WebSocket | undefined;
 
   constructor(options: FollowOptions, caller: Caller, seen: Seen) {
@@ -118,7 +121,8 @@ class FollowConnection {
   }
 
   /** Resolves when the signal aborts; rejects with why it ended, `connection_lost` when a new one may do better. */
-  async run(accessToken: string, onHello: () => void): Promise<void> {
+  async run(accessToken: string, onFollowing: () => void): Promise<void> {
+    this.#onFollowing = onFollowing;
     const url = `${this.#options.api.url.replace(/^http/, "ws")}/v1/stream`;
     const socket = new WebSocket(url, { headers: { authorization: `Bearer ${accessToken}` } });
     this.#socket = socket;
@@ -131,7 +135,6 @@ class FollowConnection {
     socket.addEventListener("message", ({ data }) => {
       this.#heardAtMs = Date.now();
       const frame = JSON.parse(String(data)) as Frame;
-      if (frame.type === "hello") onHello();
       if (!this.#isEnded) this.#handle(frame);
     });
     const ping = setInterval(() => this.#ping(), pingIntervalMs);
@@ -207,11 +210,14 @@ class FollowConnection {
   #subscribeNext(): void {
     while (this.#underWay.size < subscriptionsUnderWayMax) {
       const conversationId = this.#waiting.shift();
-      if (conversationId === undefined) return;
+      if (conversationId === undefined) break;
       this.#underWay.add(conversationId);
       const after = this.#seen.get(conversationId);
       this.#socket?.send(JSON.stringify({ type: "subscribe", conversation_id: conversationId, after }));
     }
+    if (this.#underWay.size > 0) return;
+    this.#onFollowing();
+    this.#onFollowing = () => undefined;
   }
 
   async #lookForNew(): Promise<void> {

@@ -14,7 +14,6 @@ const env = {
   KAFKA_PARTITIONS: "4",
   RATE_LIMIT_USER_PER_SECOND: "0",
   LOG_LEVEL: "error",
-  ROLES: "api,outbox,router",
 };
 let database: TestDatabase;
 let node: RunningNode;
@@ -163,6 +162,7 @@ describe("tail", () => {
 
   test("finds conversations that begin later, and takes up after the last number when the node restarts", async () => {
     const tail = startCli(["tail", "--as", "mia", "--json"], { cwd: folder, env });
+    expect((await readLines(tail.stderr).next()).value).toStartWith("following mia");
     const events = readLines(tail.stdout);
     await json(["send", "--as", "ned", "--to", "mia", "first"]);
     expect(await nextText(events)).toBe("first");
