@@ -16,9 +16,8 @@ test("lists every variable with its default and meaning, and no other", () => {
   expect(table.trimEnd().split("\n")).toEqual(rows);
 });
 
-function shown(name: string, schema: TSchema): string {
-  const fallback: unknown = schema.default;
+function shown(name: string, { default: fallback }: TSchema): string {
   if (fallback === undefined) return environmentSchema.required?.includes(name as never) ? "required" : "";
-  const text = String(fallback);
+  const text = Array.isArray(fallback) ? fallback.join(",") : JSON.stringify(fallback).replaceAll('"', "");
   return text === "" ? "none" : `\`${text}\``;
 }
