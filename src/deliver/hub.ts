@@ -126,7 +126,7 @@ export function openHub(settings: HubSettings): Hub {
 
     revoke(tokenIds) {
       for (const tell of heard.revokedListeners) tell(tokenIds);
-      publishMessage(redis, allChannel, { kind: "revoked", tokenIds: [...tokenIds] });
+      publishMessage(redis, allChannel, { kind: "revoked", from: instanceId, tokenIds: [...tokenIds] });
     },
     onRevoked: (listener) => void heard.revokedListeners.push(listener),
     onEpoch: (listener) => void heard.epochListeners.push(listener),

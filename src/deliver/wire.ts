@@ -21,7 +21,7 @@ export type WireMessage =
   | { kind: "events"; from: string; events: LiveEvent[] }
   | { kind: "signal"; from: string; signal: Signal }
   | { kind: "announcements"; announcements: readonly Announcement[] }
-  | { kind: "revoked"; tokenIds: string[] }
+  | { kind: "revoked"; from: string; tokenIds: string[] }
   /** Redis lost its temporary states: whoever holds some puts them back. */
   | { kind: "epoch" };
 
@@ -37,7 +37,7 @@ export function encode(message: WireMessage): string {
     case "announcements":
       return `A${JSON.stringify(message.announcements)}`;
     case "revoked":
-      return `R${JSON.stringify(message.tokenIds)}`;
+      return `R${message.from}${JSON.stringify(message.tokenIds)}`;
     case "epoch":
       return "P";
     default:
@@ -47,27 +47,39 @@ export function encode(message: WireMessage): string {
 
 /**
  * The message of a text; of events and signals only those of wanted conversations. Answers null for what `self`
- * sent, and for kinds that this build does not know (a newer instance may run beside it).
+ * sent, and for what this build does not understand (a newer instance may run beside it): it is found by number.
  */
 export function decode(
   text: string,
   self: string,
   wants: (conversationId: string) => boolean,
 ): WireMessage | null {
+  if (text.startsWith(self, 1)) return null;
+  try {
+    return decodeOthers(text, wants);
+  } catch {
+    return null;
+  }
+}
+
+function decodeOthers(text: string, wants: (conversationId: string) => boolean): WireMessage | null {
   switch (text.charAt(0)) {
     case "E":
-      if (text.startsWith(self, 1)) return null;
       return { kind: "events", from: text.slice(1, 1 + idLength), events: decodeEvents(text, wants) };
     case "S": {
       const conversationId = text.slice(1 + idLength, 1 + 2 * idLength);
-      if (text.startsWith(self, 1) || !wants(conversationId)) return null;
+      if (!wants(conversationId)) return null;
       const signal = { conversation_id: conversationId, frame: text.slice(1 + 2 * idLength) };
       return { kind: "signal", from: text.slice(1, 1 + idLength), signal };
     }
     case "A":
       return { kind: "announcements", announcements: JSON.parse(text.slice(1)) as Announcement[] };
     case "R":
-      return { kind: "revoked", tokenIds: JSON.parse(text.slice(1)) as string[] };
+      return {
+        kind: "revoked",
+        from: text.slice(1, 1 + idLength),
+        tokenIds: JSON.parse(text.slice(1 + idLength)) as string[],
+      };
     case "P":
       return { kind: "epoch" };
     default:
