@@ -108,7 +108,7 @@ export function jsonBody(bytesMax: number, check: (value: unknown) => void = che
 }
 
 /** The path of a request's URL, without its query. */
-export function pathOf(url: string): string {
+function pathOf(url: string): string {
   const start = url.indexOf("/", 8);
   const end = url.indexOf("?", start);
   return end === -1 ? url.slice(start) : url.slice(start, end);

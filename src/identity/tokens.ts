@@ -145,7 +145,7 @@ function tokenProblem(error: unknown): Problem {
 }
 
 /** 401 for a token that is not one of ours. */
-export function invalidToken(): Problem {
+function invalidToken(): Problem {
   return new Problem(401, "invalid_token", "The access token is not valid.");
 }
 

@@ -6,7 +6,7 @@
 // Guaranteed: no two copies of a message share a batch, so that the second finds the first one's number.
 
 import ingestBatch from "../../sql/ingest/ingest-batch.sql" with { type: "text" };
-import { unavailable } from "../model/errors.ts";
+import { OperatingError, unavailable } from "../model/errors.ts";
 import { isConnectionFailure, type Postgres } from "../platform/postgres.ts";
 
 /** A message as the batch function takes it; payload and metadata are JSON text. */
@@ -67,6 +67,8 @@ export const collectorDefaults: CollectorSettings = {
   triesMax: 3,
 };
 
+const retryPauseMs = 50;
+
 /** Opens the queue before the batch function. */
 export function openCollector(
   postgres: Postgres,
@@ -94,7 +96,11 @@ export function openCollector(
     flushScheduled = true;
     setImmediate(() => {
       flushScheduled = false;
-      while (mayLeave()) void store(takeBatch());
+      while (mayLeave()) {
+        const { batch, rest } = takeBatch(waiting, settings);
+        waiting = rest;
+        void store(batch);
+      }
     });
   }
 
@@ -103,33 +109,12 @@ export function openCollector(
     return batchesUnderWay < settings.batchesMax && waiting.length >= settings.besideRowsMin;
   }
 
-  function takeBatch(): Waiting[] {
-    const batch: Waiting[] = [];
-    const copies: Waiting[] = [];
-    const keys = new Set<string>();
-    let bytes = 0;
-    let taken = 0;
-    for (const entry of waiting) {
-      const { conversationId, senderId, messageId, payload, metadata } = entry.message;
-      bytes += payload.length + (metadata?.length ?? 0);
-      if (batch.length >= settings.batchRowsMax || (bytes > settings.batchBytesMax && batch.length > 0))
-        break;
-      taken += 1;
-      const key = `${conversationId}${messageId}${senderId}`;
-      if (keys.has(key)) copies.push(entry);
-      else batch.push(entry);
-      keys.add(key);
-    }
-    waiting = copies.length === 0 ? waiting.slice(taken) : copies.concat(waiting.slice(taken));
-    return batch;
-  }
-
   async function store(batch: Waiting[]): Promise<void> {
     batchesUnderWay += 1;
     rowsUnderWay += batch.length;
     try {
-      const outcomes = await storeWithRetry(batch.map((entry) => entry.message));
-      settle(batch, outcomes);
+      const messages = batch.map((entry) => entry.message);
+      settle(batch, await storeWithRetry(postgres, messages, settings.triesMax), onCommitted);
     } catch (error) {
       const problem = isConnectionFailure(error)
         ? unavailable("database_unavailable", "The message may not have been stored; send it again.", error)
@@ -142,36 +127,58 @@ export function openCollector(
     }
   }
 
-  // A connection that failed leaves the outcome unknown; the batch function answers a second call with the first result.
-  async function storeWithRetry(messages: IncomingMessage[]): Promise<IngestOutcome[]> {
-    const args = columnsOf(messages);
-    for (let tries = 1; ; tries += 1) {
-      try {
-        return await postgres.query<IngestOutcome>(ingestBatch, args);
-      } catch (error) {
-        if (!isConnectionFailure(error) || tries >= settings.triesMax) throw error;
-        await Bun.sleep(50 * tries);
-      }
-    }
-  }
-
-  function settle(batch: Waiting[], outcomes: IngestOutcome[]): void {
-    if (outcomes.length !== batch.length) throw new Error("ingest_batch answered another number of rows");
-    const accepted: IncomingMessage[] = [];
-    const acceptedOutcomes: IngestOutcome[] = [];
-    for (let index = 0; index < batch.length; index += 1) {
-      const outcome = outcomes[index] as IngestOutcome;
-      if (outcome.outcome !== "accepted") continue;
-      accepted.push((batch[index] as Waiting).message);
-      acceptedOutcomes.push(outcome);
-    }
-    if (accepted.length > 0) onCommitted(accepted, acceptedOutcomes);
-    for (let index = 0; index < batch.length; index += 1) {
-      (batch[index] as Waiting).resolve(outcomes[index] as IngestOutcome);
-    }
-  }
-
   return { accept, pending: () => waiting.length + rowsUnderWay };
+}
+
+// The oldest messages within the bounds. A second copy of a message waits for the next batch.
+function takeBatch(waiting: Waiting[], settings: CollectorSettings): { batch: Waiting[]; rest: Waiting[] } {
+  const batch: Waiting[] = [];
+  const copies: Waiting[] = [];
+  const keys = new Set<string>();
+  let bytes = 0;
+  let taken = 0;
+  for (const entry of waiting) {
+    const { conversationId, senderId, messageId, payload, metadata } = entry.message;
+    bytes += payload.length + (metadata?.length ?? 0);
+    if (batch.length >= settings.batchRowsMax || (bytes > settings.batchBytesMax && batch.length > 0)) break;
+    taken += 1;
+    const key = `${conversationId}${messageId}${senderId}`;
+    if (keys.has(key)) copies.push(entry);
+    else batch.push(entry);
+    keys.add(key);
+  }
+  const untouched = waiting.slice(taken);
+  return { batch, rest: copies.length === 0 ? untouched : copies.concat(untouched) };
+}
+
+// A connection that failed leaves the outcome unknown; the batch function answers a second call with the first result.
+async function storeWithRetry(
+  postgres: Postgres,
+  messages: IncomingMessage[],
+  triesMax: number,
+): Promise<IngestOutcome[]> {
+  const args = columnsOf(messages);
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await postgres.query<IngestOutcome>(ingestBatch, args);
+    } catch (error) {
+      if (!isConnectionFailure(error) || tries >= triesMax) throw error;
+      await Bun.sleep(retryPauseMs * tries);
+    }
+  }
+}
+
+function settle(batch: Waiting[], outcomes: IngestOutcome[], onCommitted: OnCommitted): void {
+  if (outcomes.length !== batch.length) throw new OperatingError("ingest_answer_incomplete");
+  const accepted: IncomingMessage[] = [];
+  const acceptedOutcomes: IngestOutcome[] = [];
+  for (const [index, outcome] of outcomes.entries()) {
+    if (outcome.outcome !== "accepted") continue;
+    accepted.push((batch[index] as Waiting).message);
+    acceptedOutcomes.push(outcome);
+  }
+  if (accepted.length > 0) onCommitted(accepted, acceptedOutcomes);
+  for (const [index, outcome] of outcomes.entries()) (batch[index] as Waiting).resolve(outcome);
 }
 
 function columnsOf(messages: IncomingMessage[]): (string | null)[][] {

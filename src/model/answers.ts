@@ -27,7 +27,7 @@ export const eventAnswer = Type.Object(
   { description: "Something that happened in a conversation." },
 );
 
-export const historyItemAnswer = Type.Composite([
+const historyItemAnswer = Type.Composite([
   eventAnswer,
   Type.Object({ edited_at: Type.Optional(time), deleted_at: Type.Optional(time) }),
 ]);

@@ -33,12 +33,23 @@ const jsonAsText = {
 };
 const bigintAsNumber = { to: 20, from: [20], serialize: String, parse: Number };
 
+// The driver's own grows to 20 s, shared by the whole pool, and queries wait for it: a server that came back
+// would be away for that much longer.
+function reconnectPauseSeconds(failures: number): number {
+  return Math.min(0.02 * 2 ** failures, 0.5) * (0.5 + Math.random() / 2);
+}
+
+// Without `simple: false`, which the driver's types do not know, a statement without arguments is neither prepared
+// nor pipelined.
+const prepared: { prepare: boolean } = Object.assign({ prepare: true }, { simple: false });
+
 /** Opens a pool lazily: the first query connects. */
 export function openPostgres(settings: PostgresSettings): Postgres {
   const sql = postgres(settings.url, {
     max: settings.connectionsMax,
     connect_timeout: settings.connectTimeoutSeconds,
     idle_timeout: 0,
+    backoff: reconnectPauseSeconds,
     max_lifetime: null,
     onnotice: () => undefined,
     types: { json: jsonAsText, bigint: bigintAsNumber },
@@ -51,7 +62,7 @@ export function openPostgres(settings: PostgresSettings): Postgres {
 
   return {
     async query<Row extends object>(text: string, args: readonly Argument[] = []) {
-      return (await sql.unsafe(text, args as never[], { prepare: true })) as unknown as Row[];
+      return (await sql.unsafe(text, args as never[], prepared)) as unknown as Row[];
     },
     async script(text) {
       await sql.unsafe(text).simple();
