@@ -1,7 +1,7 @@
 // The one file through which Redis is reached. Redis is never in the durability path, so nothing here may make
 // anybody wait: a command answers within `commandTimeoutMs` or fails, a circuit breaker fails it at once while Redis
 // is away, publishing is fire and forget within a bound, and a connection that does not answer is replaced.
-import { type CircuitState, ConsecutiveBreaker, circuitBreaker, handleAll } from "cockatiel";
+import { CircuitState, ConsecutiveBreaker, circuitBreaker, handleAll } from "cockatiel";
 import { type RedisOptions as AllOptions, Redis as Connection } from "ioredis";
 import { OperatingError } from "../model/errors.ts";
 import type { Log } from "./log.ts";
@@ -37,8 +37,8 @@ export interface ChannelListener {
 export interface Redis extends AsyncDisposable {
   /** `up` while both connections are ready and answered a ping within the last second. */
   state(): RedisState;
-  /** 0 closed, 1 open, 2 half-open, as the circuit breaker has it. */
-  circuitState(): CircuitState;
+  /** Whether commands reach Redis: `open` fails them all at once, `half_open` lets one try. */
+  circuitState(): "closed" | "open" | "half_open";
   onStateChange(listener: (state: RedisState) => void): void;
   /** The value of a key. Rejects with OperatingError `redis_unavailable`, as all commands do. */
   get(key: string): Promise<string | null>;
@@ -54,6 +54,12 @@ export interface Redis extends AsyncDisposable {
   close(): Promise<void>;
 }
 
+const circuitStates = {
+  [CircuitState.Closed]: "closed",
+  [CircuitState.Open]: "open",
+  [CircuitState.HalfOpen]: "half_open",
+  [CircuitState.Isolated]: "open",
+} as const;
 const commandTimeoutMs = 100;
 const channelTimeoutMs = 1000;
 const pingIntervalMs = 250;
@@ -95,7 +101,7 @@ export function openRedis({ url, prefix, log }: RedisSettings): Redis {
   return {
     state: watch.state,
     onStateChange: watch.onStateChange,
-    circuitState: () => breaker.state,
+    circuitState: () => circuitStates[breaker.state],
     get: (key) => run(() => commands.get(prefix + key)),
     async set(key, value, lifetimeMs) {
       await run(() => commands.set(prefix + key, value, "PX", lifetimeMs));

@@ -75,7 +75,7 @@ export async function openApp(
     }),
     ...changes,
   };
-  const app = new Elysia({ websocket: webSocketLimits })
+  const app = new Elysia({ normalize: false, websocket: webSocketLimits })
     .onError(({ error }) => {
       const status = error instanceof Problem ? error.status : 400;
       return new Response(error instanceof Problem ? error.code : "", { status });

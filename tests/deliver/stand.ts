@@ -23,11 +23,14 @@ export interface TestHub extends AsyncDisposable {
 /** A database, and what happens in it. */
 export class Stand implements AsyncDisposable {
   readonly postgres: Postgres;
+  /** Of all keys and channels of this stand. */
+  readonly prefix: string;
   readonly #database: TestDatabase;
 
   constructor(database: TestDatabase) {
     this.#database = database;
     this.postgres = connect(database.url, 6);
+    this.prefix = `${database.url.slice(-16)}:`;
   }
 
   static async open(): Promise<Stand> {
@@ -66,12 +69,8 @@ export class Stand implements AsyncDisposable {
   }
 
   /** A hub; resolves when it hears the others, or at once while Redis is away. */
-  async openHub(
-    redisUrl: string,
-    options: { prefix?: string; pollIntervalMs?: number; away?: true } = {},
-  ): Promise<TestHub> {
-    const prefix = options.prefix ?? `${this.#database.url.slice(-16)}:`;
-    const redis = openRedis({ url: redisUrl, prefix, log });
+  async openHub(redisUrl: string, options: { pollIntervalMs?: number; away?: true } = {}): Promise<TestHub> {
+    const redis = openRedis({ url: redisUrl, prefix: this.prefix, log });
     const hub = openHub({
       postgres: this.postgres,
       redis,

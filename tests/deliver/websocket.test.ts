@@ -100,6 +100,25 @@ describe("a socket", () => {
     expect(acks.every((ack) => ack.ref === ack.sequence_number)).toBe(true);
   });
 
+  test("that sends more than it waits for answers is told so, frame by frame", async () => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    await using stalled = await openApp(stand, redis.url, {
+      send: async () => {
+        await promise;
+        return { sequence_number: 1, replay: false };
+      },
+    });
+    using ann = await connect("ann", {}, stalled);
+    const conversation_id = crypto.randomUUID();
+    for (let ref = 1; ref <= 300; ref += 1) {
+      ann.send({ type: "send", ref, message_id: crypto.randomUUID(), conversation_id, payload: {} });
+    }
+    expect(await ann.next({ ref: 300 })).toMatchObject({ ...error(429, "too_many_frames"), conversation_id });
+    resolve();
+    await ann.next({ type: "ack", ref: 256 });
+    expect(ann.frames.filter(({ type }) => type === "error")).toHaveLength(44);
+  });
+
   test("an upgrade without a token is refused, and a request without an upgrade", async () => {
     expect((await fetch(`${app.url}/v1/stream`)).status).toBe(401);
     expect(
@@ -153,8 +172,10 @@ describe("a bad frame", () => {
       `${app.url.replace("http", "ws")}/v1/stream?access_token=${encodeURIComponent(tokenOf({ user: "ann" }))}`,
     );
     const { promise, resolve } = Promise.withResolvers<string>();
-    raw.onmessage = ({ data }) =>
-      String(data).includes("hello") ? raw.send(new Uint8Array([123, 125])) : resolve(String(data));
+    raw.addEventListener("message", ({ data }) => {
+      if (String(data).includes("hello")) raw.send(new Uint8Array([123, 125]));
+      else resolve(String(data));
+    });
     expect(JSON.parse(await promise)).toMatchObject(error(400, "bad_frame"));
     raw.close();
   });
@@ -252,14 +273,14 @@ describe("a subscription is refused", () => {
 
 describe("a scope that is missing", () => {
   const ids = { conversation_id: crypto.randomUUID(), message_id: crypto.randomUUID() };
-  const frames: [string[], Record<string, unknown>][] = [
+  const frames: [string[], { type: string } & Record<string, unknown>][] = [
     [["messages:write"], { type: "subscribe", conversation_id: ids.conversation_id }],
     [["messages:write"], { type: "receipt", conversation_id: ids.conversation_id, read: 1 }],
     [["messages:read"], { type: "send", ...ids, payload: {} }],
     [["messages:read"], { type: "typing", conversation_id: ids.conversation_id }],
   ];
   for (const [scopes, frame] of frames) {
-    test(`is told to a ${frame["type"]} with ${scopes.join()}`, async () => {
+    test(`is told to a ${frame.type} with ${scopes.join()}`, async () => {
       using ann = await connect("ann", { scopes });
       expect(await ann.ask(frame)).toMatchObject(error(403, "insufficient_scope"));
     });
