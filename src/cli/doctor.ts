@@ -3,7 +3,7 @@
 import { OperatingError } from "../model/errors.ts";
 import { defineCommand, jsonOption } from "./command.ts";
 import { readServerVariables } from "./connection.ts";
-import { checks, type Finding } from "./doctor-checks.ts";
+import type { Finding } from "./doctor-checks.ts";
 import { paint, print } from "./output.ts";
 
 export const doctor = defineCommand({
@@ -13,6 +13,8 @@ export const doctor = defineCommand({
   examples: ["doctor", "doctor --json | jq '.findings[] | select(.ok | not)'"],
   async run({ values }) {
     const variables = readServerVariables();
+    // Loaded here, since no other command needs the clients of Kafka and Redis.
+    const { checks } = await import("./doctor-checks.ts");
     const findings = (await Promise.all(checks.map((check) => check(variables)))).flat();
     if (values.json) print(JSON.stringify({ findings }));
     else for (const finding of findings) print(describe(finding));

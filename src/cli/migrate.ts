@@ -1,7 +1,7 @@
 // Brings the database and the topics to what this build needs; may run any number of times, and at once.
 import { readConfig } from "../config.ts";
 import { prepareShards } from "../outbox/shards.ts";
-import { ensureTopics } from "../platform/kafka.ts";
+import type { TopicSettings } from "../platform/kafka.ts";
 import { migrate as applyMigrations, schemaVersion } from "../platform/migrate.ts";
 import { topicsOf } from "../topics.ts";
 import { defineCommand, jsonOption } from "./command.ts";
@@ -23,8 +23,7 @@ export const migrate = defineCommand({
       return applied;
     });
     const topics = config.KAFKA_BROKERS.length === 0 ? [] : topicsOf(config);
-    if (topics.length > 0)
-      await ensureTopics({ brokers: config.KAFKA_BROKERS, clientId: "chat4all-migrate" }, topics);
+    if (topics.length > 0) await makeTopics(config.KAFKA_BROKERS, topics);
 
     const names = topics.map(({ name }) => name);
     if (values.json)
@@ -36,3 +35,9 @@ export const migrate = defineCommand({
     print(`topics  ${names.length > 0 ? names.join(", ") : "left out: KAFKA_BROKERS is not set"}`);
   },
 });
+
+async function makeTopics(brokers: string[], topics: TopicSettings[]): Promise<void> {
+  // Loaded here, since most commands do without a client of Kafka.
+  const { ensureTopics } = await import("../platform/kafka.ts");
+  await ensureTopics({ brokers, clientId: "chat4all-migrate" }, topics);
+}
