@@ -103,13 +103,13 @@ export async function until(isDone: () => Promise<boolean> | boolean, deadlineMs
   }
 }
 
-/** Resolves when no message waits in the outbox and the router has raised every watermark. */
-export function untilRouted(postgres: Postgres): Promise<void> {
+/** Resolves when no message waits in the outbox and the router has raised every watermark; by the deadline of `until`. */
+export function untilRouted(postgres: Postgres, deadlineMs?: number): Promise<void> {
   return until(async () => {
     const left = await postgres.query(`
       select from conversations c left join routed r on r.conversation_id = c.id
       where c.last_sequence_number > coalesce(r.sequence_number, 0)
       union all select from outbox limit 1`);
     return left.length === 0;
-  });
+  }, deadlineMs);
 }
