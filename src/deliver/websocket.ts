@@ -3,6 +3,7 @@
 // Elysia's `.ws` makes a wrapper and parses JSON of its own accord for each message; `server.upgrade` with data that
 // has the handlers goes through the same dispatcher of Elysia's without either.
 import { Elysia } from "elysia";
+import { describeCall } from "../edge/describe.ts";
 import type { Caller } from "../identity/caller.ts";
 import { revokedToken } from "../identity/tokens.ts";
 import { Problem } from "../model/errors.ts";
@@ -46,21 +47,32 @@ export const webSocketLimits = {
   sendPings: true,
 };
 
+const details = describeCall(
+  "streams",
+  "Opens a WebSocket; its frames are in /docs/asyncapi.json",
+  { 101: null },
+  [400],
+);
+
 /** The route of sockets. */
 export function webSocketRoutes(dependencies: StreamDependencies) {
-  return new Elysia({ name: "stream" }).get("/v1/stream", async ({ request, server }) => {
-    const caller = await dependencies.authenticate(request);
-    if (await dependencies.isRevoked(caller)) throw revokedToken();
-    dependencies.connections.checkRoom();
-    const socket = new Socket(caller, dependencies);
-    const data = {
-      open: (raw: RawSocket) => socket.opened(raw),
-      message: (_raw: RawSocket, frame: string | Uint8Array) => socket.received(frame),
-      drain: () => socket.wasDrained(),
-      close: () => socket.closed(),
-    };
-    if (server?.upgrade(request, { data }) !== true) {
-      throw new Problem(400, "upgrade_required", "This path is for WebSockets.");
-    }
-  });
+  return new Elysia({ name: "stream" }).get(
+    "/v1/stream",
+    async ({ request, server }) => {
+      const caller = await dependencies.authenticate(request);
+      if (await dependencies.isRevoked(caller)) throw revokedToken();
+      dependencies.connections.checkRoom();
+      const socket = new Socket(caller, dependencies);
+      const data = {
+        open: (raw: RawSocket) => socket.opened(raw),
+        message: (_raw: RawSocket, frame: string | Uint8Array) => socket.received(frame),
+        drain: () => socket.wasDrained(),
+        close: () => socket.closed(),
+      };
+      if (server?.upgrade(request, { data }) !== true) {
+        throw new Problem(400, "upgrade_required", "This path is for WebSockets.");
+      }
+    },
+    { detail: details },
+  );
 }

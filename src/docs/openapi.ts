@@ -14,10 +14,17 @@ reordered. Sockets (/v1/stream) and topics are described in /docs/asyncapi.json.
 
 type OpenApiSettings = NonNullable<Parameters<typeof openapi>[0]>;
 
-// Nothing is fetched from outside: no fonts, no script, no telemetry. The type wants every setting; the viewer has defaults.
-const viewerSettings = { cdn: "/docs/viewer.js", withDefaultFonts: false, telemetry: false } as NonNullable<
-  OpenApiSettings["scalar"]
->;
+// Nothing is fetched from outside and nothing is sent there: no fonts, telemetry, assistants or tools of the viewer's
+// maker. The type wants every setting; the viewer has defaults.
+const viewerSettings = {
+  cdn: "/docs/viewer.js",
+  withDefaultFonts: false,
+  telemetry: false,
+  showDeveloperTools: "never",
+  hideClientButton: true,
+  agent: { disabled: true },
+  mcp: { disabled: true },
+} as unknown as NonNullable<OpenApiSettings["scalar"]>;
 
 /** GET /openapi.json, GET /docs, the viewer's script, and GET /docs/asyncapi.json. */
 export function documentRoutes(config: Config) {
