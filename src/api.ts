@@ -56,6 +56,7 @@ export function openApi(surroundings: ApiSurroundings): Api {
     onRevoked: (listener) => hub.onRevoked(listener),
   });
 
+  const presence = openPresence({ hub, redis, log });
   const app = createApp({
     config,
     edge: openEdge(tokens, revocations, log),
@@ -78,7 +79,7 @@ export function openApi(surroundings: ApiSurroundings): Api {
     },
     streams: {
       hub,
-      presence: openPresence({ hub, redis, log }),
+      presence,
       connections,
       ...streamDependencies({ tokens, revocations, collector, postgres }),
     },
@@ -90,6 +91,7 @@ export function openApi(surroundings: ApiSurroundings): Api {
     redisState: () => redis.state(),
     closeStreams: () => connections.closeAll(),
     async close() {
+      presence.close();
       await hub.close();
       await redis.close();
     },
