@@ -92,8 +92,8 @@ function callerPlugin(facts: WeakMap<Request, RequestFacts>, scope: Scope, revoc
 }
 
 /**
- * A parser for routes with a JSON body of at most so many bytes: 415, 413 and 400 come from here. `check` is what
- * every value of the body must pass.
+ * A parser for routes with a JSON body of at most so many bytes: 415, 413 and 400 come from here. `check` throws for
+ * what nobody can hold, before it goes anywhere else.
  */
 export function jsonBody(bytesMax: number, check: (value: unknown) => void = checkValue) {
   return async ({ request }: { request: Request }): Promise<unknown> => {

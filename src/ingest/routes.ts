@@ -60,7 +60,7 @@ export function messageRoutes(edge: Edge, collector: Collector) {
         ),
       }),
       {
-        parse: jsonBody(bodyBytesMax.batch, rowsAreCheckedAlone),
+        parse: jsonBody(bodyBytesMax.batch, checkBatch),
         body: messageBatchBody,
         detail: describe.batch,
       },
@@ -90,12 +90,28 @@ export function changeRoutes(edge: Edge, changes: Changes) {
     );
 }
 
-function rowsAreCheckedAlone(): void {}
+// A row that nobody can hold becomes its problem here, since what validates the batch may print it.
+function checkBatch(value: unknown): void {
+  const batch = value as { messages?: unknown } | null;
+  const rows = batch?.messages;
+  if (!Array.isArray(rows)) return checkValue(value);
+  checkValue({ ...batch, messages: [] });
+  for (const [index, row] of rows.entries()) rows[index] = problemIn(row) ?? row;
+}
+
+function problemIn(row: unknown): Problem | null {
+  try {
+    checkValue(row);
+    return null;
+  } catch (error) {
+    return problemOf("UNKNOWN", error);
+  }
+}
 
 // Each row is judged alone: a bad one gets its problem, its neighbours are stored.
 async function acceptRow(collector: Collector, caller: Caller, row: unknown, traceparent: string) {
   try {
-    checkValue(row);
+    if (row instanceof Problem) throw row;
     if (!messageCheck.Check(row)) throw schemaProblem(messageCheck.Errors(row));
     if (Buffer.byteLength(JSON.stringify(row)) > bodyBytesMax.message) {
       throw new Problem(413, "body_too_large", `A message has more than ${bodyBytesMax.message} bytes.`);

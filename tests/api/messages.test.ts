@@ -217,6 +217,11 @@ describe("POST /v1/messages/batch", () => {
       [{ ...earlier, payload: text("other") }, 422, "message_id_reused"],
       [earlier, 202],
       [message({ payload: text("a\u0000b") }), 400, "invalid_request"],
+      [
+        message({ payload: { type: "custom", data: JSON.parse("[".repeat(5_000) + "]".repeat(5_000)) } }),
+        400,
+        "invalid_request",
+      ],
       [message({ payload: { type: "custom", data: "界".repeat(30_000) } }), 413, "body_too_large"],
       [message({ colour: "red" }), 400, "invalid_request"],
       [message(), 202],
