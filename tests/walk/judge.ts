@@ -13,7 +13,7 @@ export type Ledger = Map<string, Message[]>;
 /** A record, and where it was read. */
 export type ReadRecord = ConsumedRecord & { partition: number };
 
-const shownMax = 5;
+const shownMax = 3;
 const statesAtOnce = 16;
 
 /** What clients were told: the base of all other judgements. */
@@ -226,7 +226,16 @@ function unlessEqual<Item>(guarantee: string, found: Item[], wanted: Item[]): st
   ];
 }
 
+/** A few of each kind: where thousands broke the same guarantee, another one must still be seen. */
 function few(faults: string[]): string[] {
-  if (faults.length <= shownMax) return faults;
-  return [...faults.slice(0, shownMax), `and ${faults.length - shownMax} more like these`];
+  const kinds = Map.groupBy(faults, (fault) =>
+    fault.replace(/: .*/s, "").replaceAll(/[0-9a-f-]{36}|\d+/g, ""),
+  );
+  return kinds
+    .values()
+    .toArray()
+    .flatMap((same) => {
+      const more = same.length > shownMax ? [`and ${same.length - shownMax} more like these`] : [];
+      return [...same.slice(0, shownMax), ...more];
+    });
 }
