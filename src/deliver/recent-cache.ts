@@ -10,8 +10,7 @@ export interface RecentCache {
   write(conversationId: string, lastSequenceNumber: number, items: readonly string[]): Promise<void>;
 }
 
-/** How many items are noted at most. */
-export const recentItemsMax = 50;
+const recentItemsMax = 50;
 const charactersMax = 256 * 1024;
 const lifetimeMs = 3_600_000;
 // JSON text holds no control characters but white space.

@@ -4,17 +4,8 @@ import { type Caller, requireScope } from "../identity/caller.ts";
 import { expiredToken, revokedToken } from "../identity/tokens.ts";
 import { Problem } from "../model/errors.ts";
 import { type Connection, isExpired } from "./connections.ts";
-import {
-  type ClientFrame,
-  decodeFrame,
-  encodeFrame,
-  errorFrame,
-  type FrameContext,
-  messageFrame,
-} from "./frames.ts";
-import type { Subscription } from "./hub.ts";
-import type { LiveEvent } from "./live.ts";
-import type { Sink } from "./room.ts";
+import { type ClientFrame, decodeFrame, encodeFrame, errorFrame, type FrameContext } from "./frames.ts";
+import { SocketSubscription } from "./socket-subscription.ts";
 import type { StreamDependencies } from "./websocket.ts";
 
 /** What is used of Bun's socket. */
@@ -35,7 +26,6 @@ const badFramesWindowMs = 10_000;
 const bufferedBytesHigh = 256 * 1024;
 /** Beyond this the socket is closed with 1013, and its client resumes by number. */
 const bufferedBytesMax = 1024 * 1024;
-const typingIntervalMs = 1000;
 const closeTimeoutMs = 10_000;
 
 /** A socket of one caller, from its upgrade to its close. */
@@ -82,8 +72,8 @@ export class Socket implements Connection {
     } catch (error) {
       return this.#answerError(error, context);
     }
-    if (frame.type === "ping") return this.write(encodeFrame({ type: "pong", ...context }));
-    this.#enqueue(frame, context);
+    if (frame.type === "ping") this.write(encodeFrame({ type: "pong", ...context }));
+    else this.#enqueue(frame, context);
   }
 
   /** Bun wrote out some of what was buffered. */
@@ -111,20 +101,17 @@ export class Socket implements Connection {
     this.#end(1012, "restarting");
   }
 
-  /** Sends a frame; a socket that does not read is closed instead of buffered for. */
-  write(text: string): void {
-    if (this.#isEnded || this.#raw === undefined) return;
-    if (this.#raw.send(text) > 0) return;
-    if (this.#raw.getBufferedAmount() > bufferedBytesMax) this.#end(1013, "too slow; resume by number");
+  /** Sends a frame; a socket that does not read is closed instead of buffered for. `full`: history is to wait. */
+  write(text: string): "sent" | "full" {
+    if (this.#isEnded || this.#raw === undefined || this.#raw.send(text) > 0) return "sent";
+    const bufferedBytes = this.#raw.getBufferedAmount();
+    if (bufferedBytes > bufferedBytesMax) this.#end(1013, "too slow; resume by number");
+    return bufferedBytes > bufferedBytesHigh ? "full" : "sent";
   }
 
-  /** Whether history is to wait. */
-  isFull(): boolean {
-    return (this.#raw?.getBufferedAmount() ?? 0) > bufferedBytesHigh;
-  }
-
+  /** Resolves when history may go on, or the socket has ended. */
   drained(): Promise<void> {
-    if (this.#isEnded || !this.isFull()) return Promise.resolve();
+    if (this.#isEnded || (this.#raw?.getBufferedAmount() ?? 0) <= bufferedBytesHigh) return Promise.resolve();
     return new Promise((resolve) => this.#drainWaiters.push(resolve));
   }
 
@@ -179,7 +166,7 @@ export class Socket implements Connection {
         `A socket has at most ${subscriptionsMax} subscriptions.`,
       );
     }
-    const subscription = new SocketSubscription(this, this.#dependencies, conversationId, context);
+    const subscription = new SocketSubscription(this, this.#dependencies.presence, conversationId, context);
     this.#subscriptions.set(conversationId, subscription);
     try {
       if (await this.#dependencies.isRevoked(this.caller)) throw revokedToken();
@@ -269,81 +256,5 @@ export class Socket implements Connection {
     this.#subscriptions.clear();
     this.#forget();
     this.wasDrained();
-  }
-}
-
-/** A conversation on a socket. */
-class SocketSubscription implements Sink {
-  readonly conversationId: string;
-  readonly #socket: Socket;
-  readonly #dependencies: StreamDependencies;
-  readonly #context: FrameContext;
-  #subscription: Subscription | undefined;
-  #isClosed = false;
-  #typingToldAt = 0;
-
-  constructor(
-    socket: Socket,
-    dependencies: StreamDependencies,
-    conversationId: string,
-    context: FrameContext,
-  ) {
-    this.#socket = socket;
-    this.#dependencies = dependencies;
-    this.conversationId = conversationId;
-    this.#context = context;
-  }
-
-  joined(subscription: Subscription): void {
-    this.#subscription = subscription;
-    if (this.#isClosed) subscription.close();
-    else void this.#dependencies.presence.entered(this.conversationId, this.#socket.caller.userId, this);
-  }
-
-  close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    if (this.#subscription === undefined) return;
-    this.#subscription.close();
-    void this.#dependencies.presence.left(this.conversationId, this.#socket.caller.userId);
-  }
-
-  mayTellTyping(now: number): boolean {
-    if (now - this.#typingToldAt < typingIntervalMs) return false;
-    this.#typingToldAt = now;
-    return true;
-  }
-
-  subscribed(last_sequence_number: number): void {
-    const { conversationId: conversation_id } = this;
-    this.#socket.write(
-      encodeFrame({ type: "subscribed", ...this.#context, conversation_id, last_sequence_number }),
-    );
-  }
-
-  send(event: LiveEvent): "sent" | "full" {
-    this.#socket.write(messageFrame(event));
-    return this.#socket.isFull() ? "full" : "sent";
-  }
-
-  signal(frame: string): void {
-    this.#socket.write(frame);
-  }
-
-  drained(): Promise<void> {
-    return this.#socket.drained();
-  }
-
-  removed(): void {
-    this.#over("member_removed");
-  }
-
-  interrupted(): void {
-    this.#over("unavailable");
-  }
-
-  #over(code: "member_removed" | "unavailable"): void {
-    this.#socket.dropSubscription(this);
-    this.#socket.write(encodeFrame({ type: "unsubscribed", conversation_id: this.conversationId, code }));
   }
 }

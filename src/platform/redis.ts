@@ -85,10 +85,8 @@ export function openRedis({ url, prefix, log }: RedisSettings): Redis {
       throw new OperatingError("redis_unavailable", { cause });
     }
   };
-  const pulses = [
-    pulseOf(commands, () => run(() => commands.ping())),
-    pulseOf(channels, () => channels.ping()),
-  ];
+  const commandsPulse = pulseOf(commands, () => run(() => commands.ping()));
+  const pulses = [commandsPulse, pulseOf(channels, () => channels.ping())];
   const watch = watchState(pulses, log);
 
   const close = async () => {
@@ -108,17 +106,18 @@ export function openRedis({ url, prefix, log }: RedisSettings): Redis {
     },
     evaluate: (script, keys, args) =>
       run(() => commands.eval(script, keys.length, ...keys.map((key) => prefix + key), ...args)),
-    publish: openPublish(commands, prefix),
+    publish: openPublish(commands, commandsPulse, prefix),
     ...openHearing(channels, prefix),
     close,
     [Symbol.asyncDispose]: close,
   };
 }
 
-function openPublish(connection: Connection, prefix: string): Redis["publish"] {
+// A connection that is silent gets nothing more to buffer: a command's timeout does not take back what was written.
+function openPublish(connection: Connection, pulse: Pulse, prefix: string): Redis["publish"] {
   let unansweredCharacters = 0;
   return (messages) => {
-    if (connection.status !== "ready" || unansweredCharacters > unansweredCharactersMax) return false;
+    if (!pulse.isBeating() || unansweredCharacters > unansweredCharactersMax) return false;
     const pipeline = connection.pipeline();
     let characters = 0;
     for (const { channel, text } of messages) {

@@ -387,6 +387,19 @@ describe("temporary states", () => {
   });
 });
 
+test("users of an instance that died are told to be offline by whoever notices", async () => {
+  const conversation_id = await stand.makeGroup("ann", "bob");
+  await using testHub = await stand.openHub(redis.url);
+  const entry = `${crypto.randomUUID()} bob`;
+  const add = "return redis.call('ZADD', KEYS[1], 1, ARGV[1])";
+  using ann = await connect("ann");
+  await ann.ask({ type: "subscribe", conversation_id });
+  await testHub.redis.evaluate(add, [`presence:${conversation_id}`], [entry]);
+  using again = await connect("ann");
+  await again.ask({ type: "subscribe", conversation_id });
+  expect(await ann.next({ type: "presence" })).toMatchObject({ user_id: "bob", status: "offline" });
+});
+
 test("a socket that does not read is closed with 1013, having got no more than was buffered", async () => {
   const conversation_id = await stand.makeGroup("ann");
   const slow = await openSlowSocket(app.url, tokenOf({ user: "ann" }));
