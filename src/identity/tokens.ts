@@ -139,9 +139,19 @@ function callerOf(claims: JWTPayload, token: string): Caller {
 function tokenProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof errors.JWTExpired) return expiredToken();
-  const keysAway = error instanceof errors.JWKSTimeout || !(error instanceof errors.JOSEError);
-  if (keysAway) return unavailable("keys_unavailable", "The issuer's keys cannot be fetched now.", error);
+  if (isOfTheKeys(error))
+    return unavailable("keys_unavailable", "The issuer's keys cannot be fetched now.", error);
   return invalidToken();
+}
+
+// Not the token's fault: nothing, an error or no keys came from the issuer. jose says the second by its bare class.
+function isOfTheKeys(error: unknown): boolean {
+  if (!(error instanceof errors.JOSEError)) return true;
+  return (
+    error instanceof errors.JWKSTimeout ||
+    error instanceof errors.JWKSInvalid ||
+    error.code === errors.JOSEError.code
+  );
 }
 
 /** 401 for a token that is not one of ours. */
