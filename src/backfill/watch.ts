@@ -21,6 +21,9 @@ export interface WatchOptions {
 }
 
 const intervalMs = 250;
+/** A connection that is still being made is no absence. */
+const startMaxMs = 1000;
+const startStepMs = 20;
 const epochKey = "epoch";
 const epochLifetimeMs = 30 * 86_400_000;
 
@@ -34,6 +37,9 @@ export async function watchRedis({
 }: WatchOptions): Promise<void> {
   let awaySince: Date | null = null;
   let lastSeenAt = new Date();
+  for (let waitedMs = 0; waitedMs < startMaxMs && redis.state() !== "up"; waitedMs += startStepMs) {
+    await pause(startStepMs, stopping);
+  }
   while (!stopping.aborted) {
     watchdog.beat();
     const lookedAt = new Date();
