@@ -6,10 +6,18 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { topicNames } from "../../src/config.ts";
 import { openPublisher, readTopic } from "../../src/platform/kafka.ts";
 import { startServer, type TestServer } from "../support/server.ts";
-import { kafkaOf, shardOf, until, untilRouted } from "../support/walk.ts";
+import { kafkaOf, shardOf, untilRouted } from "../support/walk.ts";
 import { startNode } from "./node-process.ts";
 import { openSocketReader, openStreamReader, type Reader } from "./readers.ts";
-import { judgeScene, makeScene, reader, type Scene, sendOneMore, startSending } from "./scene.ts";
+import {
+  judgeScene,
+  makeScene,
+  reader,
+  type Scene,
+  sendOneMore,
+  startSending,
+  untilWorking,
+} from "./scene.ts";
 
 const messageCount = Number(process.env["WALK_MESSAGES"] ?? 6_000);
 const conversationCount = 1_000;
@@ -33,7 +41,7 @@ test("two nodes that are processes number, deliver and publish as one", async ()
 
 /** Answers the faults. */
 async function walk(server: TestServer, urls: [string, string]): Promise<string[]> {
-  await untilBothWork(server, urls);
+  await untilWorking(server, urls, urls.length);
   const scene = await makeScene(server, { conversations: conversationCount, messages: messageCount });
   const readers: Reader[] = [];
   const join = async (kind: string, after: number | undefined) => {
@@ -60,20 +68,6 @@ async function walk(server: TestServer, urls: [string, string]): Promise<string[
   const faults = await judgeScene(scene, readers, urls[1], { isRetried: false });
   for (const one of readers) one.close();
   return [...faults, ...(await judgeRepeats(scene, repeated))];
-}
-
-/** Each has shards to publish and, as far as it says, everything that it needs. */
-async function untilBothWork(server: TestServer, urls: string[]): Promise<void> {
-  await until(async () => {
-    const owners = await server.postgres.query("select distinct owner from shard_leases");
-    const states = await Promise.all(urls.map(readiness));
-    return owners.length === urls.length && states.every((state) => state === "ok");
-  });
-}
-
-async function readiness(url: string): Promise<string> {
-  const answer = await fetch(`${url}/readyz`);
-  return ((await answer.json()) as { status: string }).status;
 }
 
 /** A socket with the hot conversation and a sample of the others, and event streams of the hot one and a few. */
