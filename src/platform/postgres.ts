@@ -2,6 +2,7 @@
 // there are no client-side transactions: whatever must be one commit is one call.
 import postgres from "postgres";
 import { OperatingError } from "../model/errors.ts";
+import { types } from "./postgres-types.ts";
 
 /** How to reach Postgres, and the bounds of waiting for it. */
 export interface PostgresSettings {
@@ -25,51 +26,92 @@ export interface Postgres extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-const jsonAsText = {
-  to: 114,
-  from: [114, 3802],
-  serialize: (text: string) => text,
-  parse: (text: string) => text,
-};
-const bigintAsNumber = { to: 20, from: [20], serialize: String, parse: Number };
+/** What an answer may take beyond the server's own bound. */
+const deadlineSlackMs = 1_000;
+const settleMs = 20;
+const closeTimeoutSeconds = 1;
 
-// The driver's own grows to 20 s, shared by the whole pool, and queries wait for it: a server that came back
-// would be away for that much longer.
-function reconnectPauseSeconds(failures: number): number {
-  return Math.min(0.02 * 2 ** failures, 0.5) * (0.5 + Math.random() / 2);
+/** Opens a pool lazily: the first query connects. A pool that stops answering is replaced. */
+export function openPostgres(settings: PostgresSettings): Postgres {
+  const deadlineMs = settings.statementTimeoutMs + 1_000 * settings.connectTimeoutSeconds + deadlineSlackMs;
+  let pool = connect(settings);
+  let answeredAtMs = performance.now();
+  let settling: Promise<void> | undefined;
+
+  async function query<Row extends object>(text: string, args: readonly Argument[] = []): Promise<Row[]> {
+    await settling;
+    const asked = pool;
+    const askedAtMs = performance.now();
+    try {
+      const rows = await withDeadline(asked.unsafe(text, args as never[], { prepare: true }), deadlineMs);
+      answeredAtMs = performance.now();
+      return rows as unknown as Row[];
+    } catch (error) {
+      if (isHang(error) && answeredAtMs < askedAtMs) replace(asked);
+      if (isConnectionFailure(error)) await (settling ??= settle());
+      throw error;
+    }
+  }
+
+  function replace(hung: Pool) {
+    if (pool !== hung) return;
+    pool = connect(settings);
+    void hung.end({ timeout: 0 });
+  }
+
+  // The driver loses a query for good that is asked between a connection's error and its close, which Bun tells a
+  // moment later. So whoever tries again, and everybody else, waits that moment out.
+  async function settle() {
+    await Bun.sleep(settleMs);
+    settling = undefined;
+  }
+
+  const close = () => pool.end({ timeout: closeTimeoutSeconds });
+  return {
+    query,
+    async script(text) {
+      await pool.unsafe(text).simple();
+    },
+    close,
+    [Symbol.asyncDispose]: close,
+  };
 }
 
-// Without `simple: false`, which the driver's types do not know, a statement without arguments is neither prepared
-// nor pipelined.
-const prepared: { prepare: boolean } = Object.assign({ prepare: true }, { simple: false });
+type Pool = ReturnType<typeof connect>;
 
-/** Opens a pool lazily: the first query connects. */
-export function openPostgres(settings: PostgresSettings): Postgres {
-  const sql = postgres(settings.url, {
+function connect(settings: PostgresSettings) {
+  return postgres(settings.url, {
     max: settings.connectionsMax,
     connect_timeout: settings.connectTimeoutSeconds,
-    idle_timeout: 0,
     backoff: reconnectPauseSeconds,
+    idle_timeout: 0,
     max_lifetime: null,
     onnotice: () => undefined,
-    types: { json: jsonAsText, bigint: bigintAsNumber },
+    fetch_types: false,
+    types,
     connection: {
       application_name: settings.applicationName,
       statement_timeout: settings.statementTimeoutMs,
     },
   });
-  const close = () => sql.end({ timeout: 5 });
+}
 
-  return {
-    async query<Row extends object>(text: string, args: readonly Argument[] = []) {
-      return (await sql.unsafe(text, args as never[], prepared)) as unknown as Row[];
-    },
-    async script(text) {
-      await sql.unsafe(text).simple();
-    },
-    close,
-    [Symbol.asyncDispose]: close,
-  };
+// The driver's own pause grows to 20 s, and the whole pool shares it: a server that is back would be away for
+// that much longer.
+function reconnectPauseSeconds(failures: number): number {
+  return Math.min(0.02 * 2 ** failures, 0.5) * (0.5 + Math.random() / 2);
+}
+
+/** What `answer` comes to, or a rejection with OperatingError `postgres_silent`. */
+function withDeadline<Answer>(answer: Promise<Answer>, deadlineMs: number): Promise<Answer> {
+  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
+  const timer = setTimeout(() => reject(new OperatingError("postgres_silent")), deadlineMs);
+  answer.then(resolve, reject);
+  return promise.finally(() => clearTimeout(timer));
+}
+
+function isHang(error: unknown): boolean {
+  return error instanceof OperatingError && error.code === "postgres_silent";
 }
 
 /** Whether the outcome of the statement is unknown or it never ran: the connection failed, or the server is stopping. */
@@ -77,6 +119,7 @@ export function isConnectionFailure(error: unknown): boolean {
   const code = (error as { code?: unknown } | null)?.code;
   if (typeof code !== "string") return false;
   return (
+    isHang(error) ||
     /^(CONNECTION_|CONNECT_TIMEOUT|ECONN|EPIPE|ENOTFOUND|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ERR_SOCKET)/.test(
       code,
     ) ||
