@@ -37,6 +37,10 @@ export async function watchRedis({
 }: WatchOptions): Promise<void> {
   let awaySince: Date | null = null;
   let lastSeenAt = new Date();
+  // Also an absence between two looks counts; one late answer does not, since a return costs a scan of Postgres.
+  redis.onStateChange((state) => {
+    if (state === "degraded") awaySince ??= lastSeenAt;
+  });
   for (let waitedMs = 0; waitedMs < startMaxMs && redis.state() !== "up"; waitedMs += startStepMs) {
     await pause(startStepMs, stopping);
   }
@@ -44,16 +48,17 @@ export async function watchRedis({
     watchdog.beat();
     const lookedAt = new Date();
     const epoch = await redis.get(epochKey).catch(() => undefined);
-    if (epoch === undefined || redis.state() !== "up") {
+    if (redis.state() !== "up") {
       awaySince ??= lastSeenAt;
       onState("degraded");
-    } else {
+    } else if (epoch !== undefined) {
       onState("up");
       lastSeenAt = lookedAt;
       const isEmpty = epoch === null;
       if (awaySince !== null || isEmpty) {
-        const isDone = await watchdog.wait(settle({ awaySince, isEmpty }));
-        if (isDone) awaySince = null;
+        const found: Return = { awaySince, isEmpty };
+        awaySince = null;
+        if (!(await watchdog.wait(settle(found)))) awaySince = found.awaySince ?? awaySince;
       }
     }
     await pause(intervalMs, stopping);
