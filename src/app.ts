@@ -15,7 +15,7 @@ import { healthRoutes, type Readiness } from "./edge/health.ts";
 import { credentialRoutes, type IdentityParts, oauthRoutes } from "./identity/routes.ts";
 import type { Changes } from "./ingest/change.ts";
 import type { Collector } from "./ingest/collector.ts";
-import { changeRoutes, messageRoutes } from "./ingest/routes.ts";
+import { batchRoutes, changeRoutes, messageRoutes } from "./ingest/routes.ts";
 
 /** Everything that the routes need; made and closed by serve. */
 export interface AppParts {
@@ -45,6 +45,7 @@ export function createApp(parts: AppParts) {
     .use(oauthRoutes(parts.identity))
     .use(credentialRoutes(edge, parts.identity))
     .use(messageRoutes(edge, parts.collector))
+    .use(batchRoutes(edge, parts.collector))
     .use(changeRoutes(edge, parts.changes))
     .use(conversationWriteRoutes(edge, parts.conversations))
     .use(conversationReadRoutes(edge, parts.conversations))

@@ -14,8 +14,13 @@ export interface OpenApiDocument {
   components: object;
 }
 
+/** A node and its document. */
+export interface DocumentedServer extends TestServer {
+  document: OpenApiDocument;
+}
+
 /** Starts a node without its workers; `call` and `post` throw for an answer that is not as documented. */
-export async function startDocumentedServer(changes: Record<string, string> = {}): Promise<TestServer> {
+export async function startDocumentedServer(changes: Record<string, string> = {}): Promise<DocumentedServer> {
   const server = await startServer({ ROLES: "api", ...changes });
   const document: OpenApiDocument = (await server.call("GET", "/openapi.json", undefined, { as: null })).body;
   const check = documentChecker(document);
@@ -27,6 +32,7 @@ export async function startDocumentedServer(changes: Record<string, string> = {}
   const { [Symbol.asyncDispose]: close } = server;
   return {
     ...server,
+    document,
     call,
     post(conversationId, text, { messageId = crypto.randomUUID(), ...options } = {}) {
       const payload = { type: "text", text };
