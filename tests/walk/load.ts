@@ -43,6 +43,8 @@ export interface LoadOptions {
 export interface Load {
   /** Resolves when so many messages are dealt with, each with all of its copies. */
   reached(count: number): Promise<void>;
+  /** Drops the messages that nobody has taken yet. */
+  cutShort(): void;
   /** Resolves when all are. */
   done: Promise<void>;
 }
@@ -97,6 +99,7 @@ export function startLoad(options: LoadOptions): Load {
         if (finished >= count) resolve();
         else milestones.set(count, resolve);
       }),
+    cutShort: () => void messages.splice(taken),
     done: Promise.all(upTo(options.callers).map(call)).then(() => undefined),
   };
 }

@@ -26,8 +26,6 @@ export interface Scene {
   senders: string[];
   tokens: Map<string, string>;
   messages: Message[];
-  /** For whatever should have come by itself; longer for more messages. */
-  settleMsMax: number;
 }
 
 /** How large a scene is. */
@@ -61,8 +59,7 @@ export async function makeScene(server: TestServer, size: SceneSize): Promise<Sc
     conversationIds.push(...(await Promise.all(next)));
   }
   const messages = planMessages(hotId, conversationIds, senders, size.messages);
-  const settleMsMax = 20_000 + 2 * size.messages;
-  return { server, hotId, conversationIds, channelsOf, senders, tokens, messages, settleMsMax };
+  return { server, hotId, conversationIds, channelsOf, senders, tokens, messages };
 }
 
 /** Resolves when so many pollers have shards, and these nodes say that all they need is there. */
@@ -74,6 +71,11 @@ export async function untilWorking(server: TestServer, urls: string[], pollers: 
     const states = await Promise.all(urls.map(readiness));
     return owners.length === pollers && states.every((state) => state === "ok");
   });
+}
+
+/** For whatever should come by itself once the callers are done. */
+export function settleMsMax({ messages }: Scene): number {
+  return 20_000 + 2 * messages.length;
 }
 
 /** Lets 64 callers send the scene's messages. */
@@ -95,7 +97,7 @@ export async function judgeScene(
   url: string,
   { isRetried }: { isRetried: boolean },
 ): Promise<string[]> {
-  const { server, messages, settleMsMax } = scene;
+  const { server, messages } = scene;
   const ledger = ledgerOf(messages);
   const acknowledged = [
     ...judgeAnswers(messages, ledger, isRetried),
@@ -106,8 +108,8 @@ export async function judgeScene(
 
   // What is missing in the end is told by the judges, with its number.
   const settled = await Promise.allSettled([
-    untilRouted(server.postgres, settleMsMax),
-    until(() => readers.every((one) => hasAll(one, ledger)), settleMsMax),
+    untilRouted(server.postgres, settleMsMax(scene)),
+    until(() => readers.every((one) => hasAll(one, ledger)), settleMsMax(scene)),
   ]);
   const late = settled.flatMap((outcome) => (outcome.status === "rejected" ? [String(outcome.reason)] : []));
   return [

@@ -15,6 +15,7 @@ import {
   reader,
   type Scene,
   sendOneMore,
+  settleMsMax,
   startSending,
   untilWorking,
 } from "./scene.ts";
@@ -93,8 +94,9 @@ function openReaders(scene: Scene, kind: string, url: string, after: number | un
 }
 
 /** Publishes the oldest records of the hot conversation again, as a poller does that wakes up too late. */
-async function repeatOldRecords({ server, hotId, settleMsMax }: Scene): Promise<string[]> {
-  await untilRouted(server.postgres, settleMsMax);
+async function repeatOldRecords(scene: Scene): Promise<string[]> {
+  const { server, hotId } = scene;
+  await untilRouted(server.postgres, settleMsMax(scene));
   const kafka = kafkaOf(server.config);
   const { outbox } = topicNames(server.config);
   const records = await readTopic(kafka, outbox);
