@@ -31,6 +31,10 @@ const deadlineSlackMs = 1_000;
 const settleMs = 20;
 const closeTimeoutSeconds = 1;
 
+// Without `simple: false`, which the driver's types do not know, a statement without arguments would be neither
+// prepared nor pipelined.
+const prepared: { prepare: boolean } = Object.assign({ prepare: true }, { simple: false });
+
 /** Opens a pool lazily: the first query connects. A pool that stops answering is replaced. */
 export function openPostgres(settings: PostgresSettings): Postgres {
   const deadlineMs = settings.statementTimeoutMs + 1_000 * settings.connectTimeoutSeconds + deadlineSlackMs;
@@ -43,7 +47,7 @@ export function openPostgres(settings: PostgresSettings): Postgres {
     const asked = pool;
     const askedAtMs = performance.now();
     try {
-      const rows = await withDeadline(asked.unsafe(text, args as never[], { prepare: true }), deadlineMs);
+      const rows = await withDeadline(asked.unsafe(text, args as never[], prepared), deadlineMs);
       answeredAtMs = performance.now();
       return rows as unknown as Row[];
     } catch (error) {
