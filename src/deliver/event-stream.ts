@@ -6,7 +6,7 @@ import { describeCall } from "../edge/describe.ts";
 import { type Caller, requireScope } from "../identity/caller.ts";
 import { revokedToken } from "../identity/tokens.ts";
 import { invalidInput } from "../model/errors.ts";
-import { conversationParams, eventStreamQuery, integerMax } from "../model/schemas.ts";
+import { conversationParams, eventStreamHeaders, eventStreamQuery, integerMax } from "../model/schemas.ts";
 import type { Connection } from "./connections.ts";
 import type { Subscription } from "./hub.ts";
 import type { LiveEvent } from "./live.ts";
@@ -24,7 +24,7 @@ const encoder = new TextEncoder();
 const details = describeCall(
   "conversations",
   "Streams what happens in a conversation",
-  { 200: null },
+  { 200: "text/event-stream" },
   [400, 403, 404],
 );
 
@@ -59,7 +59,7 @@ export function eventStreamRoutes(dependencies: StreamDependencies) {
         },
       });
     },
-    { params: conversationParams, query: eventStreamQuery, detail: details },
+    { params: conversationParams, query: eventStreamQuery, headers: eventStreamHeaders, detail: details },
   );
 }
 

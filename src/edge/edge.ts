@@ -91,20 +91,33 @@ function callerPlugin(facts: WeakMap<Request, RequestFacts>, scope: Scope, revoc
     });
 }
 
-/**
- * A parser for routes with a JSON body of at most so many bytes: 415, 413 and 400 come from here. `check` throws for
- * what nobody can hold, before it goes anywhere else.
- */
-export function jsonBody(bytesMax: number, check: (value: unknown) => void = checkValue) {
-  return async ({ request }: { request: Request }): Promise<unknown> => {
-    const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
-    if (type !== "application/json") {
-      throw new Problem(415, "unsupported_media_type", "The body must be application/json.");
-    }
-    const value = parseJson(await readBody(request, bytesMax));
-    check(value);
-    return value;
-  };
+/** What a route's `parse` takes: our parser. "json" never runs; it tells the documents what the body is. */
+type BodyParsers = [(context: { request: Request }) => Promise<unknown>, "json"];
+
+/** For routes with a JSON body of at most so many bytes; `check` as `readJson` has it. */
+export function jsonBody(bytesMax: number, check?: (value: unknown) => void): BodyParsers {
+  return [({ request }) => readJson(request, bytesMax, check), "json"];
+}
+
+/** For routes whose body may be left out: none at all, or an empty one, counts as {}. */
+export function optionalJsonBody(bytesMax: number): BodyParsers {
+  const isEmpty = ({ body, headers }: Request) => body === null || headers.get("content-length") === "0";
+  return [async ({ request }) => (isEmpty(request) ? {} : await readJson(request, bytesMax)), "json"];
+}
+
+/** Throws Problem 415, 413 and 400; `check` throws for what nobody can hold, before it goes anywhere else. */
+async function readJson(
+  request: Request,
+  bytesMax: number,
+  check: (value: unknown) => void = checkValue,
+): Promise<unknown> {
+  const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
+  if (type !== "application/json") {
+    throw new Problem(415, "unsupported_media_type", "The body must be application/json.");
+  }
+  const value = parseJson(await readBody(request, bytesMax));
+  check(value);
+  return value;
 }
 
 /** The path of a request's URL, without its query. */

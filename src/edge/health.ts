@@ -1,5 +1,7 @@
 // Whether this process works, and whether it should get traffic.
 import { Elysia } from "elysia";
+import { healthAnswer, readinessAnswer } from "../model/answers.ts";
+import { describeAnswers } from "./describe.ts";
 
 /** How a dependency or worker is now; only Postgres and draining make an instance unready. */
 export type Health = "up" | "degraded" | "down";
@@ -13,11 +15,19 @@ export interface Readiness {
   others(): Record<string, Health>;
 }
 
+const describe = {
+  health: describeAnswers("admin", "Whether the process works", { 200: healthAnswer }),
+  readiness: describeAnswers("admin", "Whether it should get traffic", {
+    200: readinessAnswer,
+    503: readinessAnswer,
+  }),
+};
+
 /** GET /healthz and GET /readyz. */
 export function healthRoutes(readiness: Readiness) {
   return new Elysia({ name: "health" })
     .get("/healthz", () => ({ status: "ok" }), {
-      detail: { summary: "Whether the process works", tags: ["admin"], security: [] },
+      detail: { ...describe.health, security: [] },
     })
     .get(
       "/readyz",
@@ -31,6 +41,8 @@ export function healthRoutes(readiness: Readiness) {
         const unready = readiness.isDraining() ? "draining" : "unavailable";
         return { status: isReady ? (isWhole ? "ok" : "degraded") : unready, dependencies };
       },
-      { detail: { summary: "Whether it should get traffic", tags: ["admin"], security: [] } },
+      {
+        detail: { ...describe.readiness, security: [] },
+      },
     );
 }

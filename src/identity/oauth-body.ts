@@ -6,6 +6,9 @@ import { type Client, verifyClient } from "./clients.ts";
 
 const bodyBytesMax = 16 * 1024;
 
+/** What an OAuth request may come as. */
+export const oauthContentTypes = ["application/x-www-form-urlencoded", "application/json"] as const;
+
 /** The parameters of an OAuth request: each once, text only. Throws Problem 400, 413, 415. */
 export async function readParameters(request: Request): Promise<Map<string, string>> {
   const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();

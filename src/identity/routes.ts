@@ -1,15 +1,15 @@
 // Tokens: for clients (RFC 6749), for their users, and taken back (RFC 7009).
 import { Elysia } from "elysia";
 import revokeTokenSql from "../../sql/identity/revoke-token.sql" with { type: "text" };
-import { describeCall } from "../edge/describe.ts";
-import { bodyBytesMax, type Edge, jsonBody } from "../edge/edge.ts";
+import { describeBody, describeCall } from "../edge/describe.ts";
+import { bodyBytesMax, type Edge, jsonBody, optionalJsonBody } from "../edge/edge.ts";
 import { clientAnswer, tokenAnswer } from "../model/answers.ts";
 import { invalidInput, Problem } from "../model/errors.ts";
-import { clientBody, userParams, userTokenBody } from "../model/schemas.ts";
+import { clientBody, oauthRevokeBody, oauthTokenBody, userParams, userTokenBody } from "../model/schemas.ts";
 import type { Postgres } from "../platform/postgres.ts";
 import { type Scope, scopes } from "./caller.ts";
 import { createClient } from "./clients.ts";
-import { authenticateClient, readParameters } from "./oauth-body.ts";
+import { authenticateClient, oauthContentTypes, readParameters } from "./oauth-body.ts";
 import { endSession, rotateSession, type Session, startSession } from "./sessions.ts";
 import type { Tokens } from "./tokens.ts";
 
@@ -57,7 +57,10 @@ export function oauthRoutes(parts: IdentityParts) {
             throw new Problem(400, "unsupported_grant_type", "Use client_credentials or refresh_token.");
         }
       },
-      { parse: "none", detail: { ...describe.token, security: [] } },
+      {
+        parse: "none",
+        detail: { ...describe.token, ...describeBody(oauthTokenBody, oauthContentTypes), security: [] },
+      },
     )
     .post(
       "/revoke",
@@ -69,7 +72,10 @@ export function oauthRoutes(parts: IdentityParts) {
         await revoke(parts, client.id, token);
         return new Response(null, { status: 200 });
       },
-      { parse: "none", detail: { ...describe.revoke, security: [] } },
+      {
+        parse: "none",
+        detail: { ...describe.revoke, ...describeBody(oauthRevokeBody, oauthContentTypes), security: [] },
+      },
     );
 }
 
@@ -92,7 +98,12 @@ export function credentialRoutes(edge: Edge, parts: IdentityParts) {
           await sessionToken(parts, caller.userId, session, body.expires_in ?? accessSeconds),
         );
       },
-      { parse: optionalBody, body: userTokenBody, params: userParams, detail: describe.userToken },
+      {
+        parse: optionalJsonBody(bodyBytesMax.message),
+        body: userTokenBody,
+        params: userParams,
+        detail: describe.userToken,
+      },
     )
     .post(
       "/admin/clients",
@@ -178,12 +189,6 @@ async function revoke(parts: IdentityParts, clientId: string, token: string): Pr
   if (living === null || tokenId === undefined || living.clientId !== clientId) return;
   await parts.postgres.query(revokeTokenSql, [tokenId, new Date((living.caller.expiresAt + 60) * 1000)]);
   parts.onRevoked([tokenId]);
-}
-
-// "or none": no body at all, or an empty one, counts as {}.
-async function optionalBody({ request }: { request: Request }): Promise<unknown> {
-  if (request.body === null || request.headers.get("content-length") === "0") return {};
-  return await jsonBody(bodyBytesMax.message)({ request });
 }
 
 function userScope(requested: string | undefined): string {

@@ -2,9 +2,9 @@
 import type { Static } from "@sinclair/typebox";
 import changeMessageSql from "../../sql/ingest/change-message.sql" with { type: "text" };
 import type { Caller } from "../identity/caller.ts";
-import { invalidInput, noConversation, notMember, Problem } from "../model/errors.ts";
+import { noConversation, notMember, Problem } from "../model/errors.ts";
 import type { EventRow } from "../model/event.ts";
-import type { messageParams, payload } from "../model/schemas.ts";
+import type { changeHeaders, messageParams, payload } from "../model/schemas.ts";
 import { firstRow, type Postgres } from "../platform/postgres.ts";
 
 /** What a change needs: the database, and where its event goes after the commit. */
@@ -23,8 +23,6 @@ type Outcome =
   | "not_allowed"
   | "deleted";
 
-const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
-
 /** Stores an edit (with a payload) or a delete (null) and answers as POST does. Throws Problem 400, 403, 404, 409, 422. */
 export async function changeMessage(
   changes: Changes,
@@ -33,7 +31,7 @@ export async function changeMessage(
     traceparent: string;
     params: Static<typeof messageParams>;
     payload: Static<typeof payload> | null;
-    request: Request;
+    headers: Static<typeof changeHeaders>;
     set: { status?: number | string; headers: Record<string, unknown> };
   },
 ) {
@@ -43,7 +41,7 @@ export async function changeMessage(
       params.conversation_id.toLowerCase(),
       Number(params.sequence_number),
       caller.userId,
-      idempotencyKey(change.request),
+      change.headers["idempotency-key"]?.toLowerCase() ?? crypto.randomUUID(),
       change.payload === null ? null : JSON.stringify(change.payload),
       change.traceparent,
     ]),
@@ -61,13 +59,6 @@ export async function changeMessage(
     created_at: stored.created_at.toISOString(),
     replay,
   };
-}
-
-function idempotencyKey(request: Request): string {
-  const key = request.headers.get("idempotency-key")?.toLowerCase();
-  if (key === undefined) return crypto.randomUUID();
-  if (!uuidPattern.test(key)) throw invalidInput("/headers/idempotency-key", "must be a UUID");
-  return key;
 }
 
 function refuse(outcome: Outcome): void {

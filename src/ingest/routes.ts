@@ -7,7 +7,7 @@ import { problemDocument, problemOf, schemaProblem } from "../edge/problems.ts";
 import type { Caller } from "../identity/caller.ts";
 import { acceptedAnswer, batchAnswer } from "../model/answers.ts";
 import { Problem } from "../model/errors.ts";
-import { changeBody, messageBatchBody, messageBody, messageParams } from "../model/schemas.ts";
+import { changeBody, changeHeaders, messageBatchBody, messageBody, messageParams } from "../model/schemas.ts";
 import { checkValue } from "../platform/json.ts";
 import { traceIdOf } from "../platform/trace.ts";
 import { acceptMessage } from "./accept.ts";
@@ -75,20 +75,21 @@ export function changeRoutes(edge: Edge, changes: Changes) {
     .use(edge.withCaller("messages:write"))
     .patch(
       "/:sequence_number",
-      ({ caller, traceparent, params, body, request, set }) =>
-        changeMessage(changes, { caller, traceparent, params, payload: body.payload, request, set }),
+      ({ caller, traceparent, params, body, headers, set }) =>
+        changeMessage(changes, { caller, traceparent, params, payload: body.payload, headers, set }),
       {
         parse: jsonBody(bodyBytesMax.message),
         body: changeBody,
         params: messageParams,
+        headers: changeHeaders,
         detail: describe.edit,
       },
     )
     .delete(
       "/:sequence_number",
-      ({ caller, traceparent, params, request, set }) =>
-        changeMessage(changes, { caller, traceparent, params, payload: null, request, set }),
-      { parse: "none", params: messageParams, detail: describe.delete },
+      ({ caller, traceparent, params, headers, set }) =>
+        changeMessage(changes, { caller, traceparent, params, payload: null, headers, set }),
+      { parse: "none", params: messageParams, headers: changeHeaders, detail: describe.delete },
     );
 }
 

@@ -123,3 +123,12 @@ export const outboxAnswer = Type.Object({
     }),
   ),
 });
+
+export const healthAnswer = Type.Object({ status: Type.Literal("ok") });
+
+const health = Type.Union(["up", "degraded", "down"].map((state) => Type.Literal(state)));
+
+export const readinessAnswer = Type.Object({
+  status: Type.Union(["ok", "degraded", "draining", "unavailable"].map((status) => Type.Literal(status))),
+  dependencies: Type.Record(Type.String(), health),
+});

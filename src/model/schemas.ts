@@ -87,6 +87,21 @@ export const userTokenBody = Type.Object(
   },
   closed,
 );
+const clientCredentials = {
+  client_id: Type.Optional(Type.String({ description: "Where the client does not use Basic." })),
+  client_secret: Type.Optional(Type.String()),
+};
+/** For the documents; RFC 6749 lets parameters pass that nobody knows. */
+export const oauthTokenBody = Type.Object({
+  grant_type: Type.Union([Type.Literal("client_credentials"), Type.Literal("refresh_token")]),
+  scope: Type.Optional(Type.String({ description: "Of client_credentials: less than the client may." })),
+  refresh_token: Type.Optional(Type.String({ description: "Of refresh_token: good for one use." })),
+  ...clientCredentials,
+});
+export const oauthRevokeBody = Type.Object({
+  token: Type.String({ description: "An access or a refresh token." }),
+  ...clientCredentials,
+});
 export const clientBody = Type.Object(
   {
     name: text(1, 128, "What the client is called."),
@@ -100,6 +115,7 @@ export const messageParams = Type.Object({
   conversation_id: uuid,
   sequence_number: numberText(1, integerMax, "The event's number."),
 });
+export const changeHeaders = Type.Object({ "idempotency-key": Type.Optional(uuid) });
 export const memberParams = Type.Object({ conversation_id: uuid, user_id: userId });
 export const userParams = Type.Object({ user_id: userId });
 
@@ -111,6 +127,11 @@ export const historyQuery = Type.Object(
   },
   closed,
 );
+export const eventStreamHeaders = Type.Object({
+  "last-event-id": Type.Optional(
+    Type.String({ description: "The number that was got last; it counts before `after`." }),
+  ),
+});
 export const eventStreamQuery = Type.Object(
   {
     after: Type.Optional(numberText(0, integerMax, "Begin after this number; from now on if not given.")),
