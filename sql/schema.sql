@@ -306,6 +306,7 @@ CREATE OR REPLACE FUNCTION public.ingest_batch(p_conversation_ids uuid[], p_send
  RETURNS TABLE(ord integer, outcome text, sequence_number bigint, created_at timestamp with time zone, shard smallint)
  LANGUAGE plpgsql
  SET plan_cache_mode TO 'force_generic_plan'
+ SET enable_seqscan TO 'off'
 AS $function$
 #variable_conflict use_column
 declare

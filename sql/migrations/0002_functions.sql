@@ -6,8 +6,8 @@
 -- The lock and the reading are two statements on purpose: a VOLATILE function takes a fresh snapshot for each,
 -- so that the second sees all that committed while the first waited. Locks are taken in the order of id, so
 -- that two batches cannot deadlock. Every look-up is a scalar subquery by a full key: estimates over unnest
--- are too low for joins to be planned well. The plan is always the same one, so it is made once per connection:
--- planning anew cost as much as a small batch.
+-- are too low for joins to be planned well. The plan is always the same one, so it is made once per connection
+-- (planning anew cost as much as a small batch), and must not scan tables that were small when it was made.
 create function ingest_batch(
   p_conversation_ids uuid[],
   p_sender_ids text[],
@@ -18,7 +18,7 @@ create function ingest_batch(
   p_token_ids text[],
   p_family_ids text[]
 ) returns table (ord integer, outcome text, sequence_number bigint, created_at timestamptz, shard smallint)
-language plpgsql set plan_cache_mode = force_generic_plan as $$
+language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 #variable_conflict use_column
 declare
   v_now timestamptz(3);

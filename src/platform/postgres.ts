@@ -95,6 +95,8 @@ function connect(settings: PostgresSettings) {
     types,
     connection: {
       application_name: settings.applicationName,
+      // All statements find their rows by index. A plan that is kept from when a table was small must do so too.
+      enable_seqscan: "off",
       statement_timeout: settings.statementTimeoutMs,
     },
   });
