@@ -200,10 +200,12 @@ describe("POST /v1/conversations/{id}/receipts", () => {
   test("refuses numbers beyond the last, and what is no number, and moves nothing", async () => {
     await expectNothingStored(server.postgres, async () => {
       for (const number of [total + 1, Number.MAX_SAFE_INTEGER, -1, 1.5, "1", null]) {
-        expectProblem(await move({ read: number }), 400, "invalid_request", ["/read"]);
-        expectProblem(await move({ delivered: number }), 400, "invalid_request", ["/delivered"]);
+        expectProblem(await move({ read: number }, "alice"), 400, "invalid_request", ["/read"]);
+        expectProblem(await move({ delivered: number }, "alice"), 400, "invalid_request", ["/delivered"]);
       }
-      expectProblem(await move({ delivered: 1, read: total + 1 }), 400, "invalid_request", ["/read"]);
+      expectProblem(await move({ delivered: 1, read: total + 1 }, "alice"), 400, "invalid_request", [
+        "/read",
+      ]);
       expectProblem(await move({ seen: 1 }), 400, "invalid_request", ["/seen"]);
       expectProblem(await move({ read: 1 }, "mallory"), 403, "not_a_member");
       expectProblem(await move({ read: 1 }, "bob", crypto.randomUUID()), 404, "conversation_not_found");
