@@ -45,7 +45,10 @@ describe("/openapi.json", () => {
     // What ajv does not know of OpenAPI's own formats does not matter here.
     ajv.addFormat("media-range", true);
     // Ajv loses track of what a $dynamicRef has evaluated; the schemas that it stands for are checked below.
-    const plain = JSON.stringify(openApiSchema).replaceAll('"$dynamicRef":"#meta"', '"$ref":"#/$defs/schema"');
+    const plain = JSON.stringify(openApiSchema).replaceAll(
+      '"$dynamicRef":"#meta"',
+      '"$ref":"#/$defs/schema"',
+    );
     ajv.validate(JSON.parse(plain), server.document);
     expect(ajv.errorsText()).toBe("No errors");
     for (const schema of schemasIn(server.document)) {

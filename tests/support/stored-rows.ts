@@ -16,7 +16,7 @@ const counts = `
     (select count(*) from dead_letters) as dead_letters`;
 
 /** Rows by table and the sums of all numbers; for a node without the role outbox, which takes rows away. */
-export async function storedRows(postgres: Postgres): Promise<Record<string, number>> {
+async function storedRows(postgres: Postgres): Promise<Record<string, number>> {
   const [row] = await postgres.query<Record<string, number>>(counts);
   return { ...row };
 }
