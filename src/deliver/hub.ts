@@ -9,6 +9,7 @@ import type { EventRow } from "../model/event.ts";
 import type { Log } from "../platform/log.ts";
 import type { Postgres } from "../platform/postgres.ts";
 import type { Redis, RedisState } from "../platform/redis.ts";
+import { type Audience, openAudience } from "./audience.ts";
 import { allChannel, channelOf, publishEvents, publishMessage } from "./bus.ts";
 import { type LiveEvent, liveEvent } from "./live.ts";
 import { openNewestPoll } from "./newest.ts";
@@ -71,6 +72,9 @@ export interface Hub extends AsyncDisposable {
 const readsAtOnceMax = 6;
 const readsWaitingMax = 100_000;
 
+/** So long after it was said, a hello has been heard, or Redis has told the number of listeners. */
+const helloHeardMs = 500;
+
 /** Opens the hub: it listens at once, and polls until it is closed. */
 export function openHub(settings: HubSettings): Hub {
   const { postgres, redis, log, instanceId, shards, pollIntervalMs } = settings;
@@ -79,9 +83,11 @@ export function openHub(settings: HubSettings): Hub {
     reads.execute(() => readEvents(postgres, conversationId, sequenceNumber)),
   );
   const newest = openNewestPoll({ postgres, redis, rooms, log, pollIntervalMs });
-  const heard = hearOthers(redis, rooms, instanceId, newest.ask);
+  const audience = openAudience(redis);
+  const heard = hearOthers(redis, rooms, instanceId, newest.ask, audience);
 
   const close = async () => {
+    audience.close();
     newest.close();
     rooms.close();
     redis.unlisten(allChannel);
@@ -91,7 +97,7 @@ export function openHub(settings: HubSettings): Hub {
     instanceId,
     publish(events) {
       for (const event of events) rooms.find(event.conversation_id)?.offer(event);
-      publishEvents(redis, instanceId, shards, events);
+      if (!audience.isAlone()) publishEvents(redis, instanceId, shards, events);
     },
 
     async subscribe({ conversationId, userId, after, sink }) {
@@ -142,6 +148,7 @@ function hearOthers(
   rooms: Rooms,
   instanceId: string,
   askNewest: (conversationIds: readonly string[]) => Promise<void>,
+  audience: Audience,
 ) {
   const revokedListeners: ((tokenIds: readonly string[]) => void)[] = [];
   const epochListeners: (() => void)[] = [];
@@ -162,6 +169,9 @@ function hearOthers(
       case "revoked":
         for (const tell of revokedListeners) tell(message.tokenIds);
         break;
+      case "hello":
+        audience.hasCome();
+        break;
       case "epoch":
         for (const tell of epochListeners) tell();
         break;
@@ -174,8 +184,15 @@ function hearOthers(
 
   redis.hear({
     message: (_channel, text) => take(text),
-    // What was said before this moment was not heard: ask once where the rooms of these channels stand.
-    listening: (channels) => void askNewest(rooms.conversationsOf(channels)),
+    // What was said before this moment was not heard: ask where the rooms of these channels stand. And once more
+    // when whoever believed to be alone must have heard that we are here.
+    listening: (channels) => {
+      if (channels.includes(allChannel))
+        publishMessage(redis, allChannel, { kind: "hello", from: instanceId });
+      const ask = () => void askNewest(rooms.conversationsOf(channels));
+      ask();
+      setTimeout(ask, helloHeardMs);
+    },
   });
   redis.listen(allChannel);
   return { revokedListeners, epochListeners };

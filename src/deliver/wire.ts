@@ -22,6 +22,8 @@ export type WireMessage =
   | { kind: "signal"; from: string; signal: Signal }
   | { kind: "announcements"; announcements: readonly Announcement[] }
   | { kind: "revoked"; from: string; tokenIds: string[] }
+  /** Listens from now on: until then an instance that was alone may have published nothing. */
+  | { kind: "hello"; from: string }
   /** Redis lost its temporary states: whoever holds some puts them back. */
   | { kind: "epoch" };
 
@@ -38,6 +40,8 @@ export function encode(message: WireMessage): string {
       return `A${JSON.stringify(message.announcements)}`;
     case "revoked":
       return `R${message.from}${JSON.stringify(message.tokenIds)}`;
+    case "hello":
+      return `H${message.from}`;
     case "epoch":
       return "P";
     default:
@@ -80,6 +84,8 @@ function decodeOthers(text: string, wants: (conversationId: string) => boolean):
         from: text.slice(1, 1 + idLength),
         tokenIds: JSON.parse(text.slice(1 + idLength)) as string[],
       };
+    case "H":
+      return { kind: "hello", from: text.slice(1, 1 + idLength) };
     case "P":
       return { kind: "epoch" };
     default:

@@ -48,6 +48,8 @@ export interface Redis extends AsyncDisposable {
   /** Publishes, without waiting and without an answer; false when dropped, since Redis is away or behind. */
   publish(messages: readonly ChannelMessage[]): boolean;
   /** Sets who hears the channels; once. */
+  /** How many connections listen to a channel. */
+  countListeners(channel: string): Promise<number>;
   hear(listener: ChannelListener): void;
   listen(channel: string): void;
   unlisten(channel: string): void;
@@ -106,6 +108,10 @@ export function openRedis({ url, prefix, log }: RedisSettings): Redis {
     },
     evaluate: (script, keys, args) =>
       run(() => commands.eval(script, keys.length, ...keys.map((key) => prefix + key), ...args)),
+    async countListeners(channel) {
+      const [, count] = await run(() => commands.pubsub("NUMSUB", prefix + channel));
+      return Number(count);
+    },
     publish: openPublish(commands, commandsPulse, prefix),
     ...openHearing(channels, prefix),
     close,
