@@ -60,7 +60,7 @@ export interface Collector {
 
 export const collectorDefaults: CollectorSettings = {
   batchesMax: 3,
-  besideRowsMin: 128,
+  besideRowsMin: 32,
   batchRowsMax: 256,
   batchBytesMax: 1024 * 1024,
   waitingMax: 20_000,
