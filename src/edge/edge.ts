@@ -41,12 +41,13 @@ export function openEdge(tokens: Tokens, revocations: Revocations, log: Log): Ed
 
 function rootPlugin(tokens: Tokens, facts: WeakMap<Request, RequestFacts>, log: Log) {
   return new Elysia({ name: "edge" })
-    .onRequest(({ request }): Promise<void> | undefined => {
+    .onRequest(({ request, set }): Promise<void> | undefined => {
       const known: RequestFacts = {
         caller: null,
         traceparent: traceparentOf(request.headers.get("traceparent")),
       };
       facts.set(request, known);
+      set.headers["x-request-id"] = traceIdOf(known.traceparent);
       checkUrl(request.url);
       if (open.test(pathOf(request.url))) return undefined;
       const caller = authenticate(tokens, request);

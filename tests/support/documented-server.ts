@@ -66,6 +66,8 @@ function documentChecker(document: OpenApiDocument) {
   return (method: string, path: string, answer: Answer): void => {
     const seen = `${method} ${path.slice(0, 100)}: ${answer.status}`;
     if (answer.status >= 500 && answer.status !== 503) throw new Error(`${seen} ${answer.body.request_id}`);
+    if (!/^[0-9a-f]{32}$/.test(answer.headers.get("x-request-id") ?? ""))
+      throw new Error(`${seen} has no X-Request-Id`);
     const pathOnly = path.replace(/\?.*$/s, "");
     const found = templates.find(({ pattern }) => pattern.test(pathOnly));
     const operation = found && document.paths[found.template]?.[method.toLowerCase()];
