@@ -2,6 +2,7 @@
 // there are no client-side transactions: whatever must be one commit is one call.
 import postgres from "postgres";
 import { OperatingError } from "../model/errors.ts";
+import { withDeadline } from "./pause.ts";
 import { types } from "./postgres-types.ts";
 
 /** How to reach Postgres, and the bounds of waiting for it. */
@@ -47,7 +48,11 @@ export function openPostgres(settings: PostgresSettings): Postgres {
     const asked = pool;
     const askedAtMs = performance.now();
     try {
-      const rows = await withDeadline(asked.unsafe(text, args as never[], prepared), deadlineMs);
+      const rows = await withDeadline(
+        asked.unsafe(text, args as never[], prepared),
+        deadlineMs,
+        "postgres_silent",
+      );
       answeredAtMs = performance.now();
       return rows as unknown as Row[];
     } catch (error) {
@@ -106,14 +111,6 @@ function connect(settings: PostgresSettings) {
 // that much longer.
 function reconnectPauseSeconds(failures: number): number {
   return Math.min(0.02 * 2 ** failures, 0.5) * (0.5 + Math.random() / 2);
-}
-
-/** What `answer` comes to, or a rejection with OperatingError `postgres_silent`. */
-function withDeadline<Answer>(answer: Promise<Answer>, deadlineMs: number): Promise<Answer> {
-  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
-  const timer = setTimeout(() => reject(new OperatingError("postgres_silent")), deadlineMs);
-  answer.then(resolve, reject);
-  return promise.finally(() => clearTimeout(timer));
 }
 
 function isHang(error: unknown): boolean {

@@ -5,6 +5,7 @@ import { Kafka, logLevel } from "kafkajs";
 // @ts-expect-error an inner module of kafkajs, without types
 import RequestQueue from "kafkajs/src/network/requestQueue/index.js";
 import { OperatingError } from "../../model/errors.ts";
+import { pause } from "../pause.ts";
 
 /** Where the cluster is: `brokers` are `host:port`, a few of them suffice; `clientId` shows in the brokers' logs. */
 export interface KafkaSettings {
@@ -57,43 +58,9 @@ export function openLink(settings: KafkaSettings): KafkaLink {
   };
 }
 
-/**
- * What `work` comes to, unless the deadline passes first (then a rejection with `code`) or `signal` aborts
- * (then with its reason). The work itself goes on: whoever started it also cuts its link.
- */
-export function withDeadline<T>(
-  work: Promise<T>,
-  deadlineMs: number,
-  code: string,
-  signal?: AbortSignal,
-): Promise<T> {
-  const { promise, resolve, reject } = Promise.withResolvers<T>();
-  const timer = setTimeout(() => reject(new OperatingError(code)), deadlineMs);
-  const abort = () => reject(signal?.reason);
-  signal?.addEventListener("abort", abort);
-  if (signal?.aborted) abort();
-  work.then(resolve, reject);
-  return promise.finally(() => {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", abort);
-  });
-}
-
 /** Waits 100 ms, doubled with each attempt (from 0) up to a second, or until `signal` aborts. */
 export function backOff(attempt: number, signal: AbortSignal): Promise<void> {
   return pause(Math.min(100 * 2 ** attempt, 1_000), signal);
-}
-
-/** Waits, or until `signal` aborts; never rejects. */
-export function pause(durationMs: number, signal: AbortSignal): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const wake = () => resolve();
-  const timer = setTimeout(wake, signal.aborted ? 0 : durationMs);
-  signal.addEventListener("abort", wake);
-  return promise.finally(() => {
-    clearTimeout(timer);
-    signal.removeEventListener("abort", wake);
-  });
 }
 
 // kafkajs sets a timer after each answer even when no request waits for it, with a time long past, of which

@@ -4,7 +4,8 @@
 
 import type { Consumer, EachBatchPayload, Kafka, KafkaMessage } from "kafkajs";
 import { OperatingError } from "../../model/errors.ts";
-import { backOff, type KafkaSettings, openLink, pause, retrySettings, withDeadline } from "./client.ts";
+import { pause, withDeadline } from "../pause.ts";
+import { backOff, type KafkaSettings, openLink, retrySettings } from "./client.ts";
 
 /** A record as it was read; `offset` is a decimal number of 64 bits. */
 export interface ConsumedRecord {

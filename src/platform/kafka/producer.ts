@@ -4,14 +4,8 @@
 
 import type { Producer, RecordMetadata } from "kafkajs";
 import { OperatingError } from "../../model/errors.ts";
-import {
-  type KafkaLink,
-  type KafkaSettings,
-  openLink,
-  requestTimeoutMs,
-  retrySettings,
-  withDeadline,
-} from "./client.ts";
+import { withDeadline } from "../pause.ts";
+import { type KafkaLink, type KafkaSettings, openLink, requestTimeoutMs, retrySettings } from "./client.ts";
 
 /** A record to write. Its partition is not part of it: the producer has just one. */
 export interface KafkaRecord {

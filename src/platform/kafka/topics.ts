@@ -2,7 +2,8 @@
 
 import type { Admin } from "kafkajs";
 import { OperatingError } from "../../model/errors.ts";
-import { type KafkaSettings, openLink, withDeadline } from "./client.ts";
+import { withDeadline } from "../pause.ts";
+import { type KafkaSettings, openLink } from "./client.ts";
 import { type ConsumedRecord, runConsumer } from "./consumer.ts";
 
 /** A topic as it must be; the partition count never changes, for it decides where a key goes. */
