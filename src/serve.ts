@@ -8,7 +8,7 @@ import { collectorDefaults } from "./ingest/collector.ts";
 import { OperatingError } from "./model/errors.ts";
 import { type Log, openLog } from "./platform/log.ts";
 import { checkSchema } from "./platform/migrate.ts";
-import { openPostgres, type Postgres } from "./platform/postgres.ts";
+import { isConnectionFailure, openPostgres, type Postgres } from "./platform/postgres.ts";
 import { startWorkers } from "./supervise.ts";
 import { build } from "./version.ts";
 
@@ -31,7 +31,7 @@ export async function serve(config: Config): Promise<Server> {
   const isApi = config.ROLES.includes("api");
   const postgres = openPool(config, "chat4all", isApi ? config.DATABASE_CONNECTIONS : 1);
   const ingestPostgres = openPool(config, "chat4all ingest", collectorDefaults.batchesMax);
-  await checkSchema(postgres);
+  await checkSchema(postgres).catch(explainAbsence);
   const workers = await startWorkers({ config, instanceId, log, onGiveUp: (name) => giveUp(log, name) });
 
   let isDraining = false;
@@ -71,6 +71,12 @@ function openPool(config: Config, applicationName: string, connectionsMax: numbe
     connectTimeoutSeconds: 2,
     statementTimeoutMs: 10_000,
   });
+}
+
+function explainAbsence(cause: unknown): never {
+  if (!isConnectionFailure(cause)) throw cause;
+  const message = `Postgres does not answer at DATABASE_URL (${(cause as Error).message}); start it, or correct the address`;
+  throw new OperatingError("database_unavailable", { message, cause });
 }
 
 async function postgresHealth(postgres: Postgres): Promise<Health> {

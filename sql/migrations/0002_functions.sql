@@ -192,7 +192,7 @@ begin
   end if;
 
   insert into members (conversation_id, user_id, role, joined_at)
-  select p_id, u, case when u = p_creator_id then 'owner' else 'member' end, clock_timestamp()
+  select p_id, u, case when u = p_creator_id then 'owner' else 'member' end, now()
   from (select distinct u from unnest(array_append(p_member_ids, p_creator_id)) u) distinct_members;
   return query select 'created', p_id;
 end $$;
