@@ -17,6 +17,7 @@ type OpenApiSettings = NonNullable<Parameters<typeof openapi>[0]>;
 // Nothing is fetched from outside and nothing is sent there: no fonts, telemetry, assistants or tools of the viewer's
 // maker. The type wants every setting; the viewer has defaults.
 const viewerSettings = {
+  url: "/openapi.json",
   cdn: "/docs/viewer.js",
   withDefaultFonts: false,
   telemetry: false,
