@@ -17,7 +17,7 @@ import type { Changes } from "./ingest/change.ts";
 import type { Collector } from "./ingest/collector.ts";
 import { batchRoutes, changeRoutes, messageRoutes } from "./ingest/routes.ts";
 
-/** Everything that the routes need; made and closed by serve. */
+/** Everything that the routes need; made and closed by openApi. */
 export interface AppParts {
   config: Config;
   edge: Edge;

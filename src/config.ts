@@ -5,6 +5,7 @@ import { OperatingError } from "./model/errors.ts";
 
 /** The parts of a node that one process can run. */
 export const roles = ["api", "outbox", "router", "backfill"] as const;
+/** One of them. */
 export type Role = (typeof roles)[number];
 
 const milliseconds = (fallback: number, description: string) =>

@@ -11,6 +11,7 @@ import {
   type WorkerHealth,
 } from "./supervised-worker.ts";
 
+/** Which workers are started, and who is told of their end. */
 export interface SuperviseOptions {
   config: Config;
   /** A UUID, new for each process: the outbox poller holds its shards by it. */
@@ -37,6 +38,7 @@ export interface Workers {
   stop(deadlineMs: number): Promise<void>;
 }
 
+/** Long enough for a machine that is busy, short enough for nobody to wait long. */
 export const superviseLimits: SuperviseLimits = {
   silenceMaxMs: 3_000,
   startMaxMs: 10_000,

@@ -23,6 +23,7 @@ export interface SuperviseLimits extends SilenceLimits {
   metricsDeadlineMs: number;
 }
 
+/** What one worker is started with. */
 export interface SupervisedOptions {
   config: Config;
   instanceId: string;
@@ -32,6 +33,7 @@ export interface SupervisedOptions {
   programOf(name: WorkerName): string | URL;
 }
 
+/** A worker over all its threads. */
 export interface SupervisedWorker {
   /** Resolves when it was ready once, or is over. */
   started: Promise<void>;

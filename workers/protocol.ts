@@ -4,23 +4,26 @@ import type { Config } from "../src/config.ts";
 
 /** The workers, by the name of their file. */
 export const workerNames = ["outbox-poller", "message-router", "redis-backfill"] as const;
+/** One of them. */
 export type WorkerName = (typeof workerNames)[number];
 
 /** How a worker sees the outside systems it needs. */
 export type WorkerState = "up" | "degraded";
 
+/** What the main thread says to a worker. */
 export type MainToWorker =
   /** First message, once. `instanceId` is the same in all workers of a process. */
   | { kind: "start"; instanceId: string; config: Config }
   /** To the outbox poller, straight after a commit: these shards have new rows. */
   | { kind: "wake"; shards: number[] }
-  /** To the outbox poller: publish a parked dead letter again has changed the outbox; look at all shards. */
+  /** To the outbox poller, after a change of the outbox that is not of one shard: look at all of them. */
   | { kind: "wake_all" }
   /** Asks for this thread's metrics; answered by `metrics` with the same id. */
   | { kind: "collect_metrics"; id: number }
   /** Finish what is in flight, give leases and partitions back, then answer `stopped`. */
   | { kind: "stop"; deadlineMs: number };
 
+/** What a worker says to the main thread. */
 export type WorkerToMain =
   | { kind: "ready" }
   /** Once a second while the worker's event loop turns and its loops make progress or rightly wait. */

@@ -1,5 +1,5 @@
-// Whether any other instance listens. One that is alone publishes no events: nobody would take them, and it spends
-// a fifth of its time on writing them to Redis. Redis tells how many listen; a newcomer says so itself, at once.
+// Whether any other instance listens. One that is alone publishes no events: nobody would take them, and writing
+// them to Redis costs (docs/ingest.md). Redis tells how many listen; a newcomer says so itself, at once.
 import type { Redis } from "../platform/redis.ts";
 import { allChannel } from "./bus.ts";
 

@@ -46,6 +46,7 @@ const gapDelayMs = 5;
 const readRetryMs = 200;
 const readTriesMax = 100;
 
+/** One conversation's order for its subscribers here; see above. */
 export class Room {
   readonly #environment: RoomEnvironment;
   readonly #subscribers = new Set<Subscriber>();

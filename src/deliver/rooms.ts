@@ -22,6 +22,7 @@ export interface HeldRoom {
   release(): void;
 }
 
+/** All rooms of one instance. */
 export class Rooms {
   readonly #redis: Redis;
   readonly #shards: number;

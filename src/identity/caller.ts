@@ -1,7 +1,9 @@
 // Who calls, as far as a verified access token tells.
 import { Problem } from "../model/errors.ts";
 
+/** What a token may allow. */
 export const scopes = ["messages:read", "messages:write", "admin"] as const;
+/** One of them. */
 export type Scope = (typeof scopes)[number];
 
 /** The bearer of a verified token. */

@@ -28,12 +28,14 @@ export interface IngestOutcome {
   shard: number;
 }
 
+/** The bounds of a queue. */
 export interface CollectorSettings {
   /** Batches under way at once. */
   batchesMax: number;
   /** Messages that must wait before a batch leaves beside another one. */
   besideRowsMin: number;
   batchRowsMax: number;
+  /** Of payloads and metadata. Counted in UTF-16 units, which is cheap; in UTF-8 it may be three times as much. */
   batchBytesMax: number;
   /** Messages that may wait; beyond that callers get 503. */
   waitingMax: number;
@@ -58,6 +60,7 @@ export interface Collector {
   pending(): number;
 }
 
+/** What was best by measuring (docs/ingest.md). */
 export const collectorDefaults: CollectorSettings = {
   batchesMax: 3,
   besideRowsMin: 32,

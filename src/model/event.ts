@@ -1,6 +1,7 @@
 // The one shape of an event, wherever it is seen: history, event stream, socket, Kafka.
 // Payloads stay JSON text from the edge to the topic: they are spliced, never parsed again on the way.
 
+/** Every kind of event; their order is part of the messages between instances (deliver/wire.ts). */
 export const eventKinds = [
   "message.created",
   "message.edited",

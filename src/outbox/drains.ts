@@ -4,6 +4,7 @@ import type { Watchdogs } from "../platform/watchdog.ts";
 import { type DrainTools, drainShard } from "./drain.ts";
 import type { ShardLease } from "./leases.ts";
 
+/** What the drains of a poller work with. */
 export interface DrainsOptions extends DrainTools {
   watchdogs: Watchdogs;
   /** The lease of a shard, if it is this poller's. */
@@ -23,7 +24,7 @@ export interface Drains {
   settled(): Promise<unknown>;
 }
 
-// Longer than a statement may take: beyond, a connection hangs without an error.
+/** Longer than a statement may take: beyond, a connection hangs without an error. */
 export const silenceMaxMs = 15_000;
 
 /** Drains that begin with the first wake. */

@@ -19,6 +19,7 @@ export interface ShardLease {
   lose(): void;
 }
 
+/** What leases are kept with, and who is told. */
 export interface LeaseOptions {
   postgres: Postgres;
   pollerId: string;

@@ -10,6 +10,7 @@ import type { DrainTools } from "./drain.ts";
 import { openDrains, silenceMaxMs } from "./drains.ts";
 import { keepLeases, type LeaseTimes } from "./leases.ts";
 
+/** What a poller works with; whoever opened it closes it. */
 export interface PollerOptions extends DrainTools {
   /** For renewals alone, which must not wait behind reads; its statements end sooner than a lease. */
   leasePostgres: Postgres;

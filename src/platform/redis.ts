@@ -18,6 +18,7 @@ export interface RedisSettings {
 // `replyMapping` is left out: its type does not go with exactOptionalPropertyTypes.
 type RedisOptions = Omit<AllOptions, "replyMapping">;
 
+/** How Redis stands: `degraded` while it is away or silent. */
 export type RedisState = "up" | "degraded";
 
 /** One message for a channel. */
@@ -47,9 +48,9 @@ export interface Redis extends AsyncDisposable {
   evaluate(script: string, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown>;
   /** Publishes, without waiting and without an answer; false when dropped, since Redis is away or behind. */
   publish(messages: readonly ChannelMessage[]): boolean;
-  /** Sets who hears the channels; once. */
   /** How many connections listen to a channel. */
   countListeners(channel: string): Promise<number>;
+  /** Sets who hears the channels; once. */
   hear(listener: ChannelListener): void;
   listen(channel: string): void;
   unlisten(channel: string): void;

@@ -17,6 +17,7 @@ export interface SilenceLimits {
   silenceMaxMs: number;
 }
 
+/** A worker while its thread lives. */
 export interface WorkerThread {
   /** Dropped unless it is ready: a worker that starts looks at everything anyway. */
   send(message: MainToWorker): void;

@@ -9,6 +9,7 @@ import type { Watchdogs } from "../platform/watchdog.ts";
 import { type RouteTools, routeBatch } from "./route-batch.ts";
 import { openWatermarks } from "./watermarks.ts";
 
+/** What a router works with; whoever opened it closes it. */
 export interface RouterOptions extends Omit<RouteTools, "watermarks" | "onUnknownChannel"> {
   kafka: KafkaSettings;
   groupId: string;

@@ -9,6 +9,7 @@ import type { Postgres } from "../platform/postgres.ts";
 /** Sequence numbers by conversation id. */
 export type Numbers = Map<string, number>;
 
+/** The watermarks, as one router sees and raises them. */
 export interface Watermarks {
   /** The watermarks of these conversations; 0 for one that has none. */
   read(conversationIds: Set<string>): Promise<Numbers>;
