@@ -6,5 +6,12 @@ export type Log = Logger;
 
 /** A log whose lines carry `name`, the part of the node that speaks. */
 export function openLog(name: string, level: string): Log {
-  return pino({ name, level, base: null, timestamp: pino.stdTimeFunctions.isoTime });
+  const timestamp = pino.stdTimeFunctions.isoTime;
+  return pino({ name, level, base: null, timestamp, serializers: { err: withoutRows } });
+}
+
+// Postgres quotes the row or the JSON at fault, and with it what a caller wrote, in these two fields.
+function withoutRows(error: Error): object {
+  const { detail: _row, where: _context, ...shown } = pino.stdSerializers.err(error);
+  return shown;
 }
