@@ -88,7 +88,7 @@ export function openApi(surroundings: ApiSurroundings): Api {
 
   return {
     app,
-    redisState: () => redis.state(),
+    redisState: () => hub.state(),
     closeStreams: () => connections.closeAll(),
     async close() {
       presence.close();

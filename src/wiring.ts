@@ -88,9 +88,9 @@ export function streamDependencies(parts: {
   return {
     authenticate: (request) => authenticate(tokens, request),
     isRevoked: (caller) => revocations.isRevoked(caller),
-    async send(caller, body, traceparent) {
+    async send(caller, body) {
       if (!messageCheck.Check(body)) throw schemaProblem(messageCheck.Errors(body));
-      return await acceptMessage(collector, caller, body, traceparentOf(traceparent));
+      return await acceptMessage(collector, caller, body, traceparentOf(null));
     },
     async moveCursors(caller, conversationId, body) {
       if (!receiptCheck.Check(body)) throw schemaProblem(receiptCheck.Errors(body));

@@ -2,8 +2,8 @@
 // they go to the rooms of their conversations and from there to sockets and event streams. Whatever Redis loses is
 // found by number: rooms read gaps from Postgres, and the newest numbers are polled, often while Redis is away.
 import { bulkhead } from "cockatiel";
+import findAccess from "../../sql/conversations/access.sql" with { type: "text" };
 import eventsAfter from "../../sql/deliver/events-after.sql" with { type: "text" };
-import findStanding from "../../sql/deliver/find-standing.sql" with { type: "text" };
 import { invalidInput, noConversation, notMember } from "../model/errors.ts";
 import type { EventRow } from "../model/event.ts";
 import type { Log } from "../platform/log.ts";
@@ -214,10 +214,10 @@ async function checkStanding(
   userId: string,
   after: number | undefined,
 ): Promise<number> {
-  const [standing] = await postgres.query<{ last_sequence_number: number; is_member: boolean }>(
-    findStanding,
-    [conversationId, userId],
-  );
+  const [standing] = await postgres.query<{ last_sequence_number: number; is_member: boolean }>(findAccess, [
+    conversationId,
+    userId,
+  ]);
   if (standing === undefined) throw noConversation();
   if (!standing.is_member) throw notMember();
   if (after !== undefined && after > standing.last_sequence_number) {

@@ -189,7 +189,7 @@ export class Socket implements Connection {
   async #send({ ref, message_id, conversation_id, payload }: Frame<"send">): Promise<void> {
     requireScope(this.caller, "messages:write");
     const body = { message_id, conversation_id, payload };
-    const { sequence_number, replay } = await this.#dependencies.send(this.caller, body, null);
+    const { sequence_number, replay } = await this.#dependencies.send(this.caller, body);
     this.write(encodeFrame({ type: "ack", ref, sequence_number, replay }));
   }
 

@@ -21,11 +21,7 @@ export interface StreamDependencies {
   authenticate(request: Request): Promise<Caller> | Caller;
   isRevoked(caller: Caller): Promise<boolean>;
   /** Stores a message as POST /v1/messages does; `body` is {message_id, conversation_id, payload}, unchecked. */
-  send(
-    caller: Caller,
-    body: unknown,
-    traceparent: string | null,
-  ): Promise<{ sequence_number: number; replay: boolean }>;
+  send(caller: Caller, body: unknown): Promise<{ sequence_number: number; replay: boolean }>;
   /** Moves the caller's cursors; `body` is {delivered?, read?}. Telling the others is done here. */
   moveCursors(
     caller: Caller,
