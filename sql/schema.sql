@@ -146,7 +146,11 @@ CREATE UNIQUE INDEX messages_idempotency ON public.messages USING btree (convers
 
 CREATE INDEX outbox_by_time ON public.outbox USING btree (shard, enqueued_at);
 
+CREATE INDEX refresh_tokens_by_expiry ON public.refresh_tokens USING btree (expires_at);
+
 CREATE INDEX refresh_tokens_by_family ON public.refresh_tokens USING btree (family_id);
+
+CREATE INDEX revoked_tokens_by_expiry ON public.revoked_tokens USING btree (expires_at);
 
 CREATE OR REPLACE FUNCTION public.add_member(p_conversation_id uuid, p_caller_id text, p_user_id text, p_role text, p_event_id uuid, p_members_max integer, p_traceparent text)
  RETURNS TABLE(outcome text, stored messages)

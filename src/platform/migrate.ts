@@ -3,6 +3,7 @@
 import tables from "../../sql/migrations/0001_tables.sql" with { type: "text" };
 import functions from "../../sql/migrations/0002_functions.sql" with { type: "text" };
 import deadLetters from "../../sql/migrations/0003_dead_letters.sql" with { type: "text" };
+import expiry from "../../sql/migrations/0004_expiry.sql" with { type: "text" };
 import { OperatingError } from "../model/errors.ts";
 import type { Postgres } from "./postgres.ts";
 
@@ -10,6 +11,7 @@ const migrations = [
   { version: 1, name: "tables", text: tables },
   { version: 2, name: "functions", text: functions },
   { version: 3, name: "dead_letters", text: deadLetters },
+  { version: 4, name: "expiry", text: expiry },
 ];
 
 const ledger = `
