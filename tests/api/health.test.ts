@@ -5,7 +5,7 @@ import { startDocumentedServer } from "../support/documented-server.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import { expectProblem } from "../support/problems.ts";
 import { callsOf, type TestServer } from "../support/server.ts";
-import { until } from "../support/walk.ts";
+import { until } from "../support/until.ts";
 
 let server: TestServer;
 let proxy: FaultProxy | undefined;
@@ -29,7 +29,7 @@ async function startSibling(changes: Record<string, string>) {
 test("a node is healthy and ready, and says how each dependency is", async () => {
   const healthy = await health(server);
   expect({ status: healthy.status, body: healthy.body }).toEqual({ status: 200, body: { status: "ok" } });
-  await until(async () => (await readiness(server)).body.status === "ok");
+  await until(async () => (await readiness(server)).body.status === "ok", "every dependency is up");
   const { status, body } = await readiness(server);
   expect({ status, body }).toEqual({
     status: 200,
@@ -71,7 +71,7 @@ test("without Postgres a node is healthy but not ready, calls are 503 with Retry
   expectProblem(await cut.call("GET", "/v1/conversations"), 503, "database_unavailable");
 
   proxy.isRefusing = false;
-  await until(async () => (await readiness(cut)).status === 200);
+  await until(async () => (await readiness(cut)).status === 200, "the node is ready again");
   expect((await cut.post(id, "hello", { messageId })).body).toMatchObject({ sequence_number: 1 });
 });
 
@@ -81,7 +81,7 @@ test("a node that drains is not ready, and answers what is in flight before it i
   const id = await leaving.makeGroup([]);
   const lock = await holdLock(id);
   const inFlight = leaving.post(id, "in flight");
-  await until(() => lock.isWaitedFor());
+  await until(() => lock.isWaitedFor(), "the message waits for the lock");
 
   const gone = node.drain();
   const draining = await readiness(leaving);
@@ -92,7 +92,7 @@ test("a node that drains is not ready, and answers what is in flight before it i
       () => true,
       () => false,
     );
-  await until(async () => !(await isListening()));
+  await until(async () => !(await isListening()), "nobody listens any more");
   await lock.release();
   expect((await inFlight).status).toBe(202);
   await gone;

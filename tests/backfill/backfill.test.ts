@@ -8,8 +8,8 @@ import { openWatchdogs } from "../../src/platform/watchdog.ts";
 import { openApp, tokenOf } from "../deliver/app.ts";
 import { OwnRedis } from "../deliver/own-redis.ts";
 import { log, RecordingSink, Stand, shards } from "../deliver/stand.ts";
-import { untilTrue } from "../deliver/wait.ts";
 import { openSocket } from "../support/socket.ts";
+import { until } from "../support/until.ts";
 
 let stand: Stand;
 beforeAll(async () => {
@@ -53,15 +53,15 @@ test("what moved while Redis was away is announced, and noted anew, when it is b
   await server.start();
   const moved = await stand.makeGroup("ann");
   await using backfill = openBackfill(server.url);
-  await untilTrue(() => backfill.states.at(-1) === "up", "the backfill sees Redis");
-  await untilTrue(async () => (await backfill.redis.get("epoch")) !== null, "the epoch is set");
+  await until(() => backfill.states.at(-1) === "up", "the backfill sees Redis");
+  await until(async () => (await backfill.redis.get("epoch")) !== null, "the epoch is set");
 
   await server.kill();
-  await untilTrue(() => backfill.states.at(-1) === "degraded", "the backfill misses Redis");
+  await until(() => backfill.states.at(-1) === "degraded", "the backfill misses Redis");
   await stand.commit(moved, 60);
   await server.start();
-  await untilTrue(() => backfill.announced.includes(moved), "it is announced");
-  await untilTrue(
+  await until(() => backfill.announced.includes(moved), "it is announced");
+  await until(
     async () => (await backfill.recent.read(moved, 60).catch(() => null)) !== null,
     "its items are noted",
   );
@@ -87,10 +87,7 @@ test("a Redis that comes back empty gets its items and presence back", async () 
   await server.start();
   await using app = await openApp(stand, server.url);
   await using backfill = openBackfill(server.url);
-  await untilTrue(
-    async () => (await backfill.redis.get("epoch").catch(() => null)) !== null,
-    "the epoch is set",
-  );
+  await until(async () => (await backfill.redis.get("epoch").catch(() => null)) !== null, "the epoch is set");
   const conversationId = await stand.makeGroup("ann");
   await stand.commit(conversationId, 2);
   using ann = openSocket(app.url, tokenOf({ user: "ann" }));
@@ -99,12 +96,9 @@ test("a Redis that comes back empty gets its items and presence back", async () 
 
   const presence = () =>
     backfill.redis.evaluate("return redis.call('ZCARD', KEYS[1])", [`presence:${conversationId}`], []);
-  await untilTrue(async () => (await presence()) === 1, "ann is present");
+  await until(async () => (await presence()) === 1, "ann is present");
   // Nobody's connection notices this one.
   await backfill.redis.evaluate("return redis.call('FLUSHALL')", [], []);
-  await untilTrue(async () => (await presence()) === 1, "ann is present again");
-  await untilTrue(
-    async () => (await backfill.recent.read(conversationId, 2)) !== null,
-    "its items are noted",
-  );
+  await until(async () => (await presence()) === 1, "ann is present again");
+  await until(async () => (await backfill.recent.read(conversationId, 2)) !== null, "its items are noted");
 });

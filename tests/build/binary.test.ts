@@ -7,7 +7,7 @@ import manifest from "../../package.json" with { type: "json" };
 import { readConfig } from "../../src/config.ts";
 import { connect } from "../support/database.ts";
 import { callsOf } from "../support/server.ts";
-import { until } from "../support/walk.ts";
+import { until } from "../support/until.ts";
 
 const root = resolve(import.meta.dir, "../..");
 const name = `binary_${crypto.randomUUID().replaceAll("-", "")}`;
@@ -55,7 +55,7 @@ test("migrates, serves, routes a message to its end, and drains", async () => {
   await until(async () => {
     const message = await call("GET", `/v1/conversations/${conversationId}/messages/1`);
     return message.body.state === "delivered";
-  });
+  }, "the message is delivered");
   const viewer = await call("GET", "/docs/viewer.js", undefined, { as: null });
   expect(viewer.status).toBe(200);
   expect(viewer.body.length).toBeGreaterThan(1_000_000);

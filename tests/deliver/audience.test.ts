@@ -2,9 +2,9 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { channelOf } from "../../src/deliver/bus.ts";
 import { openRedis } from "../../src/platform/redis.ts";
+import { until } from "../support/until.ts";
 import { OwnRedis } from "./own-redis.ts";
 import { log, RecordingSink, range, Stand, shards } from "./stand.ts";
-import { untilTrue } from "./wait.ts";
 
 let stand: Stand;
 const redis = new OwnRedis();
@@ -39,18 +39,15 @@ test("a lone instance publishes no events, and all of them from the moment anoth
     // Redis keeps the order of what one connection publishes: after the signal all that came before was heard.
     const signals = heard.filter((text) => text.startsWith("S")).length;
     alone.hub.signal({ conversation_id: conversationId, frame: "{}" });
-    await untilTrue(
-      () => heard.filter((text) => text.startsWith("S")).length > signals,
-      "the signal is heard",
-    );
+    await until(() => heard.filter((text) => text.startsWith("S")).length > signals, "the signal is heard");
     return heard.slice(before).filter((text) => text.startsWith("E")).length;
   };
-  await untilTrue(async () => (await heardAfterOne()) === 0, "it knows that it is alone");
+  await until(async () => (await heardAfterOne()) === 0, "it knows that it is alone");
 
   const subscribed = new RecordingSink();
   await using newcomer = await stand.openHub(redis.url);
   await newcomer.hub.subscribe({ conversationId, userId: "ann", after: 0, sink: subscribed });
-  await untilTrue(async () => (await heardAfterOne()) === 1, "it knows of the newcomer");
+  await until(async () => (await heardAfterOne()) === 1, "it knows of the newcomer");
   await publishOne();
   await subscribed.until(published);
   expect(subscribed.numbers).toEqual(range(0, published));

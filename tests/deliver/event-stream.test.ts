@@ -1,10 +1,10 @@
 // Event streams as a browser reads them, and as it comes again.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import net from "node:net";
+import { until } from "../support/until.ts";
 import { openApp, type TestApp, tokenOf } from "./app.ts";
 import { OwnRedis } from "./own-redis.ts";
 import { range, Stand } from "./stand.ts";
-import { untilTrue } from "./wait.ts";
 
 let stand: Stand;
 let app: TestApp;
@@ -53,7 +53,7 @@ class Reading implements AsyncDisposable {
 
   static async open(conversationId: string, options: StreamRequest = {}, at = app): Promise<Reading> {
     const reading = new Reading(await request(conversationId, options, at));
-    await untilTrue(() => reading.text.startsWith("retry: "), "the stream is open");
+    await until(() => reading.text.startsWith("retry: "), "the stream is open");
     return reading;
   }
 
@@ -89,7 +89,7 @@ describe("an event stream", () => {
       ...(await stand.commit(conversationId)),
       await stand.remove(conversationId, "ann", "bob"),
     ]);
-    await untilTrue(() => reading.ids.length === 2, "both events are there");
+    await until(() => reading.ids.length === 2, "both events are there");
     expect(reading.headers.get("content-type")).toStartWith("text/event-stream");
     const [, first = "", second = ""] = reading.text.split("\n\n");
     expect(first).toMatch(/^id: 1\nevent: message.created\ndata: \{.*\}$/);
@@ -116,7 +116,7 @@ describe("an event stream", () => {
       [resumed, 3],
       [newest, 5],
     ] as const) {
-      await untilTrue(() => reading.ids.at(-1) === 6, "the newest event is there");
+      await until(() => reading.ids.at(-1) === 6, "the newest event is there");
       expect(reading.ids).toEqual(range(from, 6));
     }
   });
@@ -132,7 +132,7 @@ describe("an event stream", () => {
       const headers = { "last-event-id": String(got.at(-1) ?? 0) };
       await using reading = await Reading.open(conversationId, { headers });
       const wanted = Math.min(300, got.length + 40);
-      await untilTrue(() => got.length + reading.ids.length >= wanted, "some events are there");
+      await until(() => got.length + reading.ids.length >= wanted, "some events are there");
       got.push(...reading.ids);
     }
     await publishing;
@@ -172,7 +172,7 @@ describe("an event stream ends", () => {
     await using reading = await Reading.open(conversationId, { user: "bob" });
     const removal = await stand.remove(conversationId, "ann", "bob");
     app.hub.publish([removal, ...(await stand.commit(conversationId))]);
-    await untilTrue(() => reading.isOver, "the stream is over");
+    await until(() => reading.isOver, "the stream is over");
     expect(reading.ids).toEqual([1]);
     expect((await request(conversationId, { user: "bob" })).status).toBe(403);
   });
@@ -184,7 +184,7 @@ describe("an event stream ends", () => {
       token: tokenOf({ user: "ann", id: "a-stream" }),
     });
     app.hub.revoke(["a-stream"]);
-    await untilTrue(() => revoked.isOver && expiring.isOver, "both are over");
+    await until(() => revoked.isOver && expiring.isOver, "both are over");
   });
 
   test("when the instance drains", async () => {
@@ -192,7 +192,7 @@ describe("an event stream ends", () => {
     const conversationId = await stand.makeGroup("ann");
     await using reading = await Reading.open(conversationId, {}, draining);
     draining.connections.closeAll();
-    await untilTrue(() => reading.isOver, "the stream is over");
+    await until(() => reading.isOver, "the stream is over");
     expect((await request(conversationId, {}, draining)).status).toBe(503);
     await draining[Symbol.asyncDispose]();
   });
@@ -202,7 +202,7 @@ describe("an event stream ends", () => {
     const before = app.connections.size;
     const reading = await Reading.open(conversationId);
     await reading[Symbol.asyncDispose]();
-    await untilTrue(() => app.connections.size === before, "the stream is forgotten");
+    await until(() => app.connections.size === before, "the stream is forgotten");
 
     const { port } = new URL(app.url);
     const slow = net.connect(Number(port), "127.0.0.1");
@@ -212,8 +212,8 @@ describe("an event stream ends", () => {
       `GET ${path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${tokenOf({ user: "ann" })}\r\n\r\n`,
     );
     slow.pause();
-    await untilTrue(() => app.connections.size === before + 1, "the stream is open");
-    await untilTrue(
+    await until(() => app.connections.size === before + 1, "the stream is open");
+    await until(
       async () => {
         app.hub.publish(await stand.commit(conversationId, 200, "x".repeat(4000)));
         return app.connections.size === before;

@@ -1,8 +1,8 @@
 // Hubs of several instances on one Postgres and one Redis that comes and goes.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { until } from "../support/until.ts";
 import { OwnRedis } from "./own-redis.ts";
 import { RecordingSink, range, Stand } from "./stand.ts";
-import { untilTrue } from "./wait.ts";
 
 let stand: Stand;
 const redis = new OwnRedis();
@@ -112,7 +112,7 @@ describe("a removed member", () => {
       // The newest first: what comes out of turn is held back, and may not slip past the removal.
       for (const committed of events.toReversed()) a.hub.publish(committed);
       await ann.until(7);
-      await untilTrue(() => bobHere.isRemoved && bobThere.isRemoved, "bob is cut off");
+      await until(() => bobHere.isRemoved && bobThere.isRemoved, "bob is cut off");
       expect(bobHere.numbers).toEqual([1, 2]);
       expect(bobThere.numbers).toEqual([1, 2]);
       expect(ann).toMatchObject({ numbers: range(0, 7), isRemoved: false });
@@ -141,7 +141,7 @@ describe("while Redis is away", () => {
     expect(b.hub.state()).toBe("degraded");
 
     await ownRedis.start();
-    await untilTrue(() => a.hub.state() === "up" && b.hub.state() === "up", "Redis is up again");
+    await until(() => a.hub.state() === "up" && b.hub.state() === "up", "Redis is up again");
     // Longer than one poll while away takes, far shorter than the one while up.
     await Bun.sleep(400);
     a.hub.publish(await stand.commit(conversationId));
@@ -161,7 +161,7 @@ describe("while Redis is away", () => {
     a.hub.publish(await stand.commit(conversationId));
     expect(await sink.until(1)).toBeLessThan(1500 + 100 + millisecondsOfBus);
     ownRedis.resume();
-    await untilTrue(() => a.hub.state() === "up" && b.hub.state() === "up", "Redis is up again");
+    await until(() => a.hub.state() === "up" && b.hub.state() === "up", "Redis is up again");
     a.hub.publish(await stand.commit(conversationId));
     expect(await sink.until(2)).toBeLessThan(millisecondsOfBus);
   });
@@ -190,7 +190,7 @@ test("a temporary state reaches the others everywhere, and not its origin", asyn
   await a.hub.subscribe({ conversationId, userId: "bob", after: undefined, sink: here });
   await b.hub.subscribe({ conversationId, userId: "bob", after: undefined, sink: there });
   a.hub.signal({ conversation_id: conversationId, frame: '{"type":"typing"}' }, origin);
-  await untilTrue(() => there.signals.length > 0, "the signal is there");
+  await until(() => there.signals.length > 0, "the signal is there");
   expect([origin.signals, here.signals, there.signals]).toEqual([
     [],
     ['{"type":"typing"}'],
@@ -205,6 +205,6 @@ test("a revocation is told to every instance", async () => {
   a.hub.onRevoked((tokenIds) => told.push(`a ${tokenIds.join()}`));
   b.hub.onRevoked((tokenIds) => told.push(`b ${tokenIds.join()}`));
   a.hub.revoke(["one", "two"]);
-  await untilTrue(() => told.length === 2, "both were told");
+  await until(() => told.length === 2, "both were told");
   expect(told).toEqual(["a one,two", "b one,two"]);
 });

@@ -1,5 +1,5 @@
 // A Redis of a test's own, to be stopped, started again empty, and paused.
-import { untilTrue } from "./wait.ts";
+import { until } from "../support/until.ts";
 
 /** A Redis server on a port that it keeps. */
 export class OwnRedis implements AsyncDisposable {
@@ -21,7 +21,7 @@ export class OwnRedis implements AsyncDisposable {
       stdout: "ignore",
       stderr: "ignore",
     });
-    await untilTrue(() => this.#answers(), "Redis answers");
+    await until(() => this.#answers(), "Redis answers");
   }
 
   /** Ends it without a word to its clients. */

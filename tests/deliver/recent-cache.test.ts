@@ -1,15 +1,15 @@
 import { expect, test } from "bun:test";
 import { openRecentCache } from "../../src/deliver/recent-cache.ts";
 import { openRedis } from "../../src/platform/redis.ts";
+import { until } from "../support/until.ts";
 import { OwnRedis } from "./own-redis.ts";
 import { log } from "./stand.ts";
-import { untilTrue } from "./wait.ts";
 
 test("noted items are given for the number they were noted for, and for no other", async () => {
   await using server = new OwnRedis();
   await server.start();
   await using redis = openRedis({ url: server.url, prefix: "test:", log });
-  await untilTrue(() => redis.state() === "up", "Redis is up");
+  await until(() => redis.state() === "up", "Redis is up");
   const cache = openRecentCache(redis);
   const conversationId = crypto.randomUUID();
   const items = ['{"text":"a,b\\n"}', '{"text":"[\\u001e]"}'];
@@ -26,7 +26,7 @@ test("without Redis there are no items, and nobody waits or fails", async () => 
   await using server = new OwnRedis();
   await server.start();
   await using redis = openRedis({ url: server.url, prefix: "test:", log });
-  await untilTrue(() => redis.state() === "up", "Redis is up");
+  await until(() => redis.state() === "up", "Redis is up");
   const cache = openRecentCache(redis);
   const slowest = async () => {
     const startedAt = performance.now();
@@ -37,10 +37,10 @@ test("without Redis there are no items, and nobody waits or fails", async () => 
   server.pause();
   // Each of the two waits a tenth of a second at most, until the circuit opens within a second.
   expect(await slowest()).toBeLessThan(300);
-  await untilTrue(() => redis.circuitState() === "open", "the circuit is open", 1000);
+  await until(() => redis.circuitState() === "open", "the circuit is open", 1000);
   expect(await slowest()).toBeLessThan(50);
   server.resume();
-  await untilTrue(() => redis.circuitState() === "closed", "the circuit is closed again");
+  await until(() => redis.circuitState() === "closed", "the circuit is closed again");
   await cache.write("a", 1, ["{}"]);
   expect(await cache.read("a", 1)).toEqual(["{}"]);
 });

@@ -4,9 +4,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openRedis } from "../../src/platform/redis.ts";
+import { until } from "../support/until.ts";
 import { OwnRedis } from "./own-redis.ts";
 import { log } from "./stand.ts";
-import { untilTrue } from "./wait.ts";
 
 test("a URL with sentinels leads to the primary that they name", async () => {
   await using primary = new OwnRedis();
@@ -27,10 +27,10 @@ test("a URL with sentinels leads to the primary that they name", async () => {
 
   const url = `redis+sentinel://127.0.0.1:1,127.0.0.1:${sentinelPort}/main/2`;
   await using redis = openRedis({ url, prefix: "test:", log });
-  await untilTrue(() => redis.state() === "up", "Redis is up");
+  await until(() => redis.state() === "up", "Redis is up");
   await redis.set("key", "value", 10_000);
   await using direct = openRedis({ url: `${primary.url}/2`, prefix: "test:", log });
-  await untilTrue(() => direct.state() === "up", "Redis is up");
+  await until(() => direct.state() === "up", "Redis is up");
   expect(await direct.get("key")).toBe("value");
   sentinel.kill();
   await sentinel.exited;
@@ -41,14 +41,14 @@ test("a Redis that hangs costs a publisher neither time nor memory without bound
   await using server = new OwnRedis();
   await server.start();
   await using redis = openRedis({ url: server.url, prefix: "test:", log });
-  await untilTrue(() => redis.state() === "up", "Redis is up");
+  await until(() => redis.state() === "up", "Redis is up");
   server.pause();
   const message = { channel: "live:1", text: "x".repeat(1024 * 1024) };
   let taken = 0;
   for (let count = 0; count < 100; count += 1) taken += Number(redis.publish([message]));
   expect(taken).toBeLessThan(20);
-  await untilTrue(() => redis.state() === "degraded", "it is taken for away", 2000);
+  await until(() => redis.state() === "degraded", "it is taken for away", 2000);
   expect(redis.publish([message])).toBe(false);
   server.resume();
-  await untilTrue(() => redis.state() === "up" && redis.publish([message]), "it publishes again");
+  await until(() => redis.state() === "up" && redis.publish([message]), "it publishes again");
 });

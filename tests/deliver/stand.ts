@@ -9,7 +9,7 @@ import { conversationKey, partitionOf } from "../../src/platform/murmur2.ts";
 import type { Postgres } from "../../src/platform/postgres.ts";
 import { openRedis, type Redis } from "../../src/platform/redis.ts";
 import { connect, makeDatabase, type TestDatabase } from "../support/database.ts";
-import { untilTrue } from "./wait.ts";
+import { until } from "../support/until.ts";
 
 export const shards = 8;
 export const log = openLog("test", "silent");
@@ -79,7 +79,7 @@ export class Stand implements AsyncDisposable {
       shards,
       pollIntervalMs: options.pollIntervalMs ?? 500,
     });
-    if (options.away === undefined) await untilTrue(() => redis.state() === "up", "Redis is up");
+    if (options.away === undefined) await until(() => redis.state() === "up", "Redis is up");
     return {
       hub,
       redis,
@@ -121,7 +121,7 @@ export class RecordingSink implements Sink {
   /** Resolves, with the milliseconds that it took, when the event with this number is there. */
   async until(sequenceNumber: number): Promise<number> {
     const startedAt = performance.now();
-    await untilTrue(() => (this.numbers.at(-1) ?? 0) >= sequenceNumber, `event ${sequenceNumber} is there`);
+    await until(() => (this.numbers.at(-1) ?? 0) >= sequenceNumber, `event ${sequenceNumber} is there`);
     return performance.now() - startedAt;
   }
 }

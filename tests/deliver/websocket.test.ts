@@ -3,10 +3,10 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import net from "node:net";
 import { Problem } from "../../src/model/errors.ts";
 import { openSocket, type TestSocket } from "../support/socket.ts";
+import { until } from "../support/until.ts";
 import { openApp, type TestApp, tokenOf } from "./app.ts";
 import { OwnRedis } from "./own-redis.ts";
 import { Stand } from "./stand.ts";
-import { untilTrue } from "./wait.ts";
 
 let stand: Stand;
 let app: TestApp;
@@ -251,13 +251,13 @@ describe("a subscription is refused", () => {
     for (const conversation_id of ids.slice(0, 1000)) {
       ann.send({ type: "subscribe", conversation_id });
       if (ann.frames.length % 200 === 0) await ann.ask({ type: "ping" });
-      await untilTrue(
+      await until(
         () =>
           ann.frames.filter(({ type }) => type === "subscribed").length > ids.indexOf(conversation_id) - 100,
         "it keeps up",
       );
     }
-    await untilTrue(
+    await until(
       () => ann.frames.filter(({ type }) => type === "subscribed").length === 1000,
       "all are there",
     );
@@ -404,11 +404,11 @@ test("a socket that does not read is closed with 1013, having got no more than w
   const conversation_id = await stand.makeGroup("ann");
   const slow = await openSlowSocket(app.url, tokenOf({ user: "ann" }));
   slow.send({ type: "subscribe", conversation_id });
-  await untilTrue(() => slow.text().includes("subscribed"), "it is subscribed");
+  await until(() => slow.text().includes("subscribed"), "it is subscribed");
   slow.stopReading();
   const before = app.connections.size;
   const text = "x".repeat(4000);
-  await untilTrue(
+  await until(
     async () => {
       app.hub.publish(await stand.commit(conversation_id, 200, text));
       return app.connections.size < before;
@@ -424,11 +424,11 @@ test("a socket that reads history slowly is waited for, and gets all of it", asy
   await stand.commit(conversation_id, 3000, "x".repeat(4000));
   const slow = await openSlowSocket(app.url, tokenOf({ user: "ann" }));
   slow.send({ type: "subscribe", conversation_id, after: 0 });
-  await untilTrue(() => slow.text().includes("subscribed"), "it is subscribed");
+  await until(() => slow.text().includes("subscribed"), "it is subscribed");
   slow.stopReading();
   await Bun.sleep(300);
   slow.readOn();
-  await untilTrue(() => slow.text().includes('"sequence_number":3000,'), "the last one is there", 20_000);
+  await until(() => slow.text().includes('"sequence_number":3000,'), "the last one is there", 20_000);
 });
 
 test("a drain closes every socket with 1012 and lets none in", async () => {
@@ -459,7 +459,7 @@ async function openSlowSocket(url: string, token: string) {
   ];
   socket.write([`GET ${path} HTTP/1.1`, "Host: localhost", ...upgrade, "", ""].join("\r\n"));
   const text = () => Buffer.concat(chunks).toString("latin1");
-  await untilTrue(() => text().includes("hello"), "the socket is open");
+  await until(() => text().includes("hello"), "the socket is open");
   return {
     text,
     send(frame: unknown) {

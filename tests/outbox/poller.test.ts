@@ -8,6 +8,7 @@ import { openLog } from "../../src/platform/log.ts";
 import type { Postgres } from "../../src/platform/postgres.ts";
 import { openWatchdogs } from "../../src/platform/watchdog.ts";
 import { connect, makeDatabase, type TestDatabase } from "../support/database.ts";
+import { until } from "../support/until.ts";
 import {
   firstOccurrences,
   kafkaOf,
@@ -16,7 +17,6 @@ import {
   numbersOf,
   post,
   shardOf,
-  until,
   upTo,
 } from "../support/walk.ts";
 
@@ -97,10 +97,10 @@ const outboxTopic = () => readTopic(kafkaOf(config), topicNames(config).outbox);
 
 test("publishes rows that nobody woke it for", async () => {
   const poller = open();
-  await until(() => poller.shards().length === config.KAFKA_PARTITIONS);
+  await until(() => poller.shards().length === config.KAFKA_PARTITIONS, "it owns every shard");
   const id = await makeConversation(postgres, config, ["mail"]);
   await post(postgres, [id, id, id]);
-  await until(async () => (await outboxRows()) === 0, 2_000);
+  await until(async () => (await outboxRows()) === 0, "the outbox is empty", 2_000);
 
   const records = await outboxTopic();
   expect(numbersOf(records).get(id)).toEqual([1, 2, 3]);
@@ -136,15 +136,15 @@ test("lets a fenced owner only repeat", async () => {
   await old.leasePostgres.close();
   await post(postgres, [id]);
   open();
-  await until(async () => (await outboxRows()) === 0);
+  await until(async () => (await outboxRows()) === 0, "the outbox is empty");
   await post(postgres, [id]);
   paused.letGo();
-  await until(async () => (await outboxRows()) === 0);
+  await until(async () => (await outboxRows()) === 0, "the outbox is empty");
 
   const numbers = numbersOf(await outboxTopic()).get(id) ?? [];
   expect(numbers).toEqual([1, 2, 1, 2, 3, 4]);
   expect(firstOccurrences(numbers)).toEqual(upTo(4));
-  await until(() => !old.shards().includes(shard));
+  await until(() => !old.shards().includes(shard), "the old owner knows that it lost the shard");
 });
 
 test("does not remove rows in an epoch that is over", async () => {
@@ -163,13 +163,13 @@ test("does not remove rows in an epoch that is over", async () => {
 
 test("shares shards evenly, and hands a dead poller's over within 5 s", async () => {
   const dying = open();
-  await until(() => dying.shards().length === 4);
+  await until(() => dying.shards().length === 4, "the first owns every shard");
   const living = open();
-  await until(() => dying.shards().length === 2 && living.shards().length === 2, 3_000);
+  await until(() => dying.shards().length === 2 && living.shards().length === 2, "both own a half", 3_000);
   expect(new Set([...dying.shards(), ...living.shards()])).toEqual(new Set([0, 1, 2, 3]));
 
   await dying.leasePostgres.close();
-  await until(() => living.shards().length === 4, 5_000);
+  await until(() => living.shards().length === 4, "the other owns every shard", 5_000);
   expect(dying.shards()).toEqual([]);
 });
 
@@ -188,7 +188,7 @@ test("stops publishing a shard whose lease it cannot renew", async () => {
   );
   const id = await makeConversation(postgres, config);
   await post(postgres, [id]);
-  await until(() => poller.shards().length === 4);
+  await until(() => poller.shards().length === 4, "it owns every shard");
   await poller.leasePostgres.close();
   expect(await aborted.promise).toMatchObject({ code: "lease_expired" });
   expect(poller.shards()).toEqual([]);
@@ -205,7 +205,7 @@ test("holds one batch of a shard, and asks Postgres nothing more, while Kafka is
       return never(...args);
     },
   }));
-  await until(() => sizes.length === 4);
+  await until(() => sizes.length === 4, "four sends were made");
   const counted = await countQueries(poller.postgres, () => Bun.sleep(500));
   expect(counted).toBe(0);
   expect(sizes).toHaveLength(4);
@@ -219,7 +219,7 @@ test("parks a record that the broker refuses, and goes on with the shard", async
   await post(postgres, [id], huge);
   await post(postgres, [id, id]);
   open();
-  await until(async () => (await outboxRows()) === 0);
+  await until(async () => (await outboxRows()) === 0, "the outbox is empty");
 
   expect(numbersOf(await outboxTopic()).get(id)).toEqual([1, 3, 4]);
   const parked = await postgres.query<{

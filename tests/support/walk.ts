@@ -7,6 +7,7 @@ import { ensureTopics, type KafkaSettings } from "../../src/platform/kafka.ts";
 import { conversationKey, partitionOf } from "../../src/platform/murmur2.ts";
 import type { Postgres } from "../../src/platform/postgres.ts";
 import { topicsOf } from "../../src/topics.ts";
+import { until } from "./until.ts";
 
 /** A configuration for a database, with topics that nobody else uses, made already. */
 export async function makeConfig(databaseUrl: string, changes: Record<string, string> = {}): Promise<Config> {
@@ -94,22 +95,17 @@ export function upTo(last: number): number[] {
   return Array.from({ length: last }, (_, index) => index + 1);
 }
 
-/** Resolves when `isDone` answers true; rejects after `deadlineMs`. For what gives no signal of its own. */
-export async function until(isDone: () => Promise<boolean> | boolean, deadlineMs = 15_000): Promise<void> {
-  const endMs = performance.now() + deadlineMs;
-  while (!(await isDone())) {
-    if (performance.now() > endMs) throw new Error(`not within ${deadlineMs} ms: ${isDone.toString()}`);
-    await Bun.sleep(20);
-  }
-}
-
 /** Resolves when no message waits in the outbox and the router has raised every watermark; by the deadline of `until`. */
 export function untilRouted(postgres: Postgres, deadlineMs?: number): Promise<void> {
-  return until(async () => {
-    const left = await postgres.query(`
+  return until(
+    async () => {
+      const left = await postgres.query(`
       select from conversations c left join routed r on r.conversation_id = c.id
       where c.last_sequence_number > coalesce(r.sequence_number, 0)
       union all select from outbox limit 1`);
-    return left.length === 0;
-  }, deadlineMs);
+      return left.length === 0;
+    },
+    "everything is routed",
+    deadlineMs,
+  );
 }

@@ -3,7 +3,8 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import type { Postgres } from "../../src/platform/postgres.ts";
 import { startServer, type TestServer } from "../support/server.ts";
-import { shardOf, until } from "../support/walk.ts";
+import { until } from "../support/until.ts";
+import { shardOf } from "../support/walk.ts";
 import { type NodeProcess, startNode } from "./node-process.ts";
 import { openSocketReader, openStreamReader } from "./readers.ts";
 import { judgeScene, makeScene, reader, type Scene, startSending, untilWorking } from "./scene.ts";
@@ -35,7 +36,10 @@ test("a drained poller's shards are published by another without waiting for the
   await using server = await startServer({ ROLES: "api" });
   const { postgres, config } = server;
   await using drained = await startRoles(server, "outbox");
-  await until(async () => (await shardsByOwner(postgres)).length === config.KAFKA_PARTITIONS);
+  await until(
+    async () => (await shardsByOwner(postgres)).length === config.KAFKA_PARTITIONS,
+    "each shard has an owner",
+  );
   const [first] = await shardsByOwner(postgres);
   await using other = await startRoles(server, "outbox");
   await untilWorking(server, [drained.url, other.url], 2);
@@ -46,7 +50,7 @@ test("a drained poller's shards are published by another without waiting for the
   const kept = (await shardsByOwner(postgres)).filter(({ owner }) => owner === first?.owner);
   expect(kept).toEqual([]);
   for (const id of conversationIds) expect((await server.post(id, "after the drain")).status).toBe(202);
-  await until(async () => (await postgres.query("select from outbox")).length === 0);
+  await until(async () => (await postgres.query("select from outbox")).length === 0, "the outbox is empty");
   // A second is what it takes, the rest is for a busy machine. A lease that must run out first takes over three.
   expect(performance.now() - drainedAtMs).toBeLessThan(2_500);
 });

@@ -3,7 +3,8 @@
 import { topicNames } from "../../src/config.ts";
 import { readTopic } from "../../src/platform/kafka.ts";
 import type { TestServer } from "../support/server.ts";
-import { kafkaOf, until, untilRouted, upTo } from "../support/walk.ts";
+import { until } from "../support/until.ts";
+import { kafkaOf, untilRouted, upTo } from "../support/walk.ts";
 import {
   judgeAnswers,
   judgePostgres,
@@ -70,7 +71,7 @@ export async function untilWorking(server: TestServer, urls: string[], pollers: 
     );
     const states = await Promise.all(urls.map(readiness));
     return owners.length === pollers && states.every((state) => state === "ok");
-  });
+  }, "the nodes work");
 }
 
 /** For whatever should come by itself once the callers are done. */
@@ -109,7 +110,7 @@ export async function judgeScene(
   // What is missing in the end is told by the judges, with its number.
   const settled = await Promise.allSettled([
     untilRouted(server.postgres, settleMsMax(scene)),
-    until(() => readers.every((one) => hasAll(one, ledger)), settleMsMax(scene)),
+    until(() => readers.every((one) => hasAll(one, ledger)), "the readers have all", settleMsMax(scene)),
   ]);
   const late = settled.flatMap((outcome) => (outcome.status === "rejected" ? [String(outcome.reason)] : []));
   return [

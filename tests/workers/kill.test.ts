@@ -7,6 +7,7 @@ import { workerUrl } from "../../src/platform/worker-url.ts";
 import type { WorkerName, WorkerToMain } from "../../workers/protocol.ts";
 import { connect, makeDatabase, type TestDatabase } from "../support/database.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
+import { until } from "../support/until.ts";
 import {
   firstOccurrences,
   kafkaOf,
@@ -14,7 +15,6 @@ import {
   makeConversation,
   numbersOf,
   post,
-  until,
   untilRouted,
   upTo,
 } from "../support/walk.ts";
@@ -97,7 +97,7 @@ test("publishes everything in order after a poller was ended between Kafka's ans
   proxy.fault = () => "pass";
 
   await start("outbox-poller");
-  await until(async () => (await postgres.query("select from outbox limit 1")).length === 0);
+  await untilPublished();
   const numbers = await numbersIn(topicNames(config).outbox);
   expectAllInOrder(numbers);
   expect(countOf(numbers)).toBeGreaterThan(messageCount);
@@ -108,13 +108,14 @@ test("publishes everything in order after a poller was ended at any moment", asy
     const killed = await start("outbox-poller");
     await until(
       async () => (await postgres.query("select from shard_leases where owner is not null")).length > 0,
+      "a shard has an owner",
     );
     await Bun.sleep(delayMs);
     killed.terminate();
     await postgres.query("update shard_leases set expires_at = '-infinity'");
   }
   await start("outbox-poller");
-  await until(async () => (await postgres.query("select from outbox limit 1")).length === 0);
+  await untilPublished();
   expectAllInOrder(await numbersIn(topicNames(config).outbox));
 });
 
@@ -125,15 +126,15 @@ test("publishes everything in order while its connections to Postgres are cut ag
     proxy.endConnections("reset");
   }, 40);
   await start("outbox-poller");
-  await until(() => cutCount >= 25);
+  await until(() => cutCount >= 25, "25 connections were cut");
   clearInterval(cutting);
-  await until(async () => (await postgres.query("select from outbox limit 1")).length === 0);
+  await untilPublished();
   expectAllInOrder(await numbersIn(topicNames(config).outbox));
 });
 
 test("routes everything in order after a router was ended between forwarding and committing", async () => {
   const poller = await start("outbox-poller");
-  await until(async () => (await postgres.query("select from outbox limit 1")).length === 0);
+  await untilPublished();
   poller.terminate();
 
   const raising = swallow("insert into routed");
@@ -149,3 +150,10 @@ test("routes everything in order after a router was ended between forwarding and
   expectAllInOrder(numbers);
   expect(countOf(numbers)).toBeGreaterThan(messageCount);
 });
+
+function untilPublished(): Promise<void> {
+  return until(
+    async () => (await postgres.query("select from outbox limit 1")).length === 0,
+    "the outbox is empty",
+  );
+}

@@ -5,7 +5,7 @@ import { type Log, openLog } from "../../src/platform/log.ts";
 import { openWatchdogs } from "../../src/platform/watchdog.ts";
 import { startWorkers, superviseLimits, type Workers } from "../../src/supervise.ts";
 import type { SuperviseLimits } from "../../src/supervised-worker.ts";
-import { until } from "../support/walk.ts";
+import { until } from "../support/until.ts";
 
 const config = readConfig({
   DATABASE_URL: "postgres://127.0.0.1:1/none",
@@ -80,7 +80,7 @@ for (const [behaviour, code] of [
 ] as const) {
   test(`starts a worker again that is ${behaviour}`, async () => {
     const { restarts } = await start(behaviour, { ...quick, silenceMaxMs: 300 });
-    await until(() => restarts()["redis-backfill"] === 2, 10_000);
+    await until(() => restarts()["redis-backfill"] === 2, "the worker was started again twice", 10_000);
     expect(losses.slice(0, 2).map((loss) => loss.code)).toEqual([code, code]);
     expect(givenUp).toEqual([]);
   });
@@ -109,7 +109,10 @@ test("starts while Postgres and Kafka are away, and stops as well", async () => 
   const log = openLog("test", "silent");
   workers = await startWorkers({ config: away, instanceId: crypto.randomUUID(), log, onGiveUp: () => {} });
   const { states, stop } = workers;
-  await until(() => Object.values(states()).every((state) => state === "degraded"));
+  await until(
+    () => Object.values(states()).every((state) => state === "degraded"),
+    "each worker is degraded",
+  );
   expect(states()).toEqual({ "outbox-poller": "degraded", "message-router": "degraded" });
   const startedAtMs = performance.now();
   await stop(5_000);
