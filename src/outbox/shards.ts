@@ -10,7 +10,7 @@ import { firstRow, type Postgres } from "../platform/postgres.ts";
 export async function prepareShards(postgres: Postgres, shards: number): Promise<void> {
   const kept = firstRow(await postgres.query<{ shards: number }>(prepareShardsSql, [shards]));
   if (kept.shards !== shards) {
-    const message = `KAFKA_PARTITIONS is ${shards}, but this database was set up with ${kept.shards}`;
+    const message = `KAFKA_PARTITIONS is ${shards}, but this database was set up with ${kept.shards}; set it to that`;
     throw new OperatingError("shards_mismatch", { message });
   }
 }

@@ -57,7 +57,7 @@ async function appliedMigrations(postgres: Postgres): Promise<Map<number, string
   for (const version of applied.keys()) {
     if (version > schemaVersion) {
       throw new OperatingError("schema_newer", {
-        message: `the database has schema version ${version}, newer than this build's ${schemaVersion}`,
+        message: `the database has schema version ${version}, newer than this build's ${schemaVersion}; run a newer build`,
       });
     }
   }
@@ -65,7 +65,7 @@ async function appliedMigrations(postgres: Postgres): Promise<Map<number, string
     const checksum = applied.get(version);
     if (checksum !== undefined && checksum !== checksumOf(text)) {
       throw new OperatingError("migration_changed", {
-        message: `migration ${version}_${name} was changed after it was applied`,
+        message: `migration ${version}_${name} was changed after it was applied; run the build that applied it`,
       });
     }
   }

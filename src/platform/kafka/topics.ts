@@ -139,7 +139,9 @@ async function withAdmin<T>(
     await withDeadline(admin.disconnect(), disconnectDeadlineMs, "disconnect_timed_out").catch(() => {});
     return outcome;
   } catch (cause) {
-    throw cause instanceof OperatingError ? cause : new OperatingError("kafka_unavailable", { cause });
+    if (cause instanceof OperatingError && cause.code !== "kafka_unavailable") throw cause;
+    const message = `Kafka does not answer at ${settings.brokers.join(",")}; start it, or correct KAFKA_BROKERS`;
+    throw new OperatingError("kafka_unavailable", { message, cause });
   } finally {
     link.cut();
   }
