@@ -102,7 +102,8 @@ function listen(app: Listener, config: Config): string {
     const message = `port ${config.PORT} of ${config.HOST} is taken; choose another with PORT or --port`;
     throw new OperatingError("port_taken", { message, cause });
   }
-  return `http://${config.HOST}:${app.server?.port}`;
+  const host = config.HOST.includes(":") ? `[${config.HOST}]` : config.HOST;
+  return `http://${host}:${app.server?.port}`;
 }
 
 // Requests under way may finish; what takes longer than the deadline is cut off.
