@@ -29,15 +29,17 @@ export async function serve(config: Config): Promise<Server> {
   const log = openLog("main", config.LOG_LEVEL);
   const instanceId = crypto.randomUUID();
   const isApi = config.ROLES.includes("api");
-  const postgres = openPool(config, "chat4all", isApi ? config.DATABASE_CONNECTIONS : 1);
+  const postgres = openPool(config, "chat4all", config.DATABASE_CONNECTIONS);
   const ingestPostgres = openPool(config, "chat4all ingest", collectorDefaults.batchesMax);
-  await checkSchema(postgres).catch(explainAbsence);
+  // Health asks on a connection of its own: a busy node is not a sick one.
+  const healthPostgres = openPool(config, "chat4all health", 1);
+  await checkSchema(healthPostgres).catch(explainAbsence);
   const workers = await startWorkers({ config, instanceId, log, onGiveUp: (name) => giveUp(log, name) });
 
   let isDraining = false;
   const readiness: Readiness = {
     isDraining: () => isDraining,
-    postgres: () => postgresHealth(postgres),
+    postgres: () => postgresHealth(healthPostgres),
     others: () => ({ ...(api === null ? {} : { redis: api.redisState() }), ...workers.states() }),
   };
   const api: Api | null = isApi
@@ -57,7 +59,7 @@ export async function serve(config: Config): Promise<Server> {
       await stopListening(app, config.DRAIN_MS / 3);
       await workers.stop(config.DRAIN_MS / 3);
       await api?.close();
-      await Promise.all([ingestPostgres.close(), postgres.close()]);
+      await Promise.all([healthPostgres.close(), ingestPostgres.close(), postgres.close()]);
       log.info("drained");
     },
   };

@@ -19,6 +19,8 @@ interface RequestFacts {
   traceparent: string;
 }
 
+const unavailableLogIntervalMs = 1000;
+
 /** Bounds of bodies, in bytes. */
 export const bodyBytesMax = { message: 64 * 1024, batch: 2 * 1024 * 1024 };
 
@@ -40,6 +42,14 @@ export function openEdge(tokens: Tokens, revocations: Revocations, log: Log): Ed
 }
 
 function rootPlugin(tokens: Tokens, facts: WeakMap<Request, RequestFacts>, log: Log) {
+  // While a part is away every request fails alike: one line a second says so.
+  let unavailableLoggedAt = Number.NEGATIVE_INFINITY;
+  const logUnavailable = (problem: Problem, requestId: string, path: string) => {
+    if (performance.now() - unavailableLoggedAt < unavailableLogIntervalMs) return;
+    unavailableLoggedAt = performance.now();
+    log.warn({ code: problem.code, err: problem.cause, request_id: requestId, path }, "requests are refused");
+  };
+
   return new Elysia({ name: "edge" })
     .onRequest(({ request, set }): Promise<void> | undefined => {
       const known: RequestFacts = {
@@ -62,20 +72,16 @@ function rootPlugin(tokens: Tokens, facts: WeakMap<Request, RequestFacts>, log: 
     .onError({ as: "global" }, ({ code, error, request }) => {
       const traceparent = facts.get(request)?.traceparent ?? traceparentOf(null);
       const requestId = traceIdOf(traceparent);
-      let problem = problemOf(code, error);
-      if (problem === null || problem.status >= 500) {
-        log.error(
-          { err: problem?.cause ?? error, request_id: requestId, path: pathOf(request.url) },
-          "request failed",
-        );
-        problem ??= new Problem(
-          500,
-          "internal_error",
-          "Something went wrong here; a retry with the same id is safe.",
-        );
-      }
-      return problemResponse(problem, requestId, pathOf(request.url));
+      const path = pathOf(request.url);
+      const known = problemOf(code, error);
+      if (known === null) log.error({ err: error, request_id: requestId, path }, "request failed");
+      else if (known.status >= 500) logUnavailable(known, requestId, path);
+      return problemResponse(known ?? internalError(), requestId, path);
     });
+}
+
+function internalError(): Problem {
+  return new Problem(500, "internal_error", "Something went wrong here; a retry with the same id is safe.");
 }
 
 function callerPlugin(facts: WeakMap<Request, RequestFacts>, scope: Scope, revocations: Revocations | null) {
