@@ -1,6 +1,7 @@
 // The frames of /v1/stream, once: what is checked here is what the AsyncAPI document shows.
 import { type Static, type TObject, type TProperties, Type } from "@sinclair/typebox";
 import { type TypeCheck, TypeCompiler } from "@sinclair/typebox/compiler";
+import { bodyBytesMax } from "../edge/edge.ts";
 import { problemOf, schemaProblem } from "../edge/problems.ts";
 import { eventAnswer } from "../model/answers.ts";
 import { Problem } from "../model/errors.ts";
@@ -117,10 +118,16 @@ const checks = new Map<string, TypeCheck<TObject>>(
   Object.entries(clientFrames).map(([name, schema]) => [name, TypeCompiler.Compile(schema as TObject)]),
 );
 
-/** Reads a frame; ids leave in lower case. Throws Problem 400 with what is wrong, and notes in `context` what it got. */
+/**
+ * Reads a frame; ids leave in lower case. Throws Problem 400 with what is wrong, or 413 beyond what a request may
+ * have, and notes in `context` what it got.
+ */
 export function decodeFrame(data: string | Uint8Array, context: FrameContext): ClientFrame {
   const value = parseObject(data);
   if (isRef(value["ref"])) context.ref = value["ref"];
+  if (Buffer.byteLength(data) > bodyBytesMax.message) {
+    throw new Problem(413, "body_too_large", `A frame has more than ${bodyBytesMax.message} bytes.`);
+  }
   checkValue(value);
   const check = checks.get(String(value["type"]));
   if (check === undefined) throw badFrame("`type` must be one of the known frames.");

@@ -33,7 +33,8 @@ export interface StreamDependencies {
 /**
  * To be given to the root as `new Elysia({ websocket: webSocketLimits })`: Bun has one setting for all sockets.
  * Our own bound of what is buffered (`bufferedBytesMax` in socket.ts) is below this one, so that the frames of the
- * close still fit.
+ * close still fit. A frame above `bodyBytesMax.message` and below this payload is answered with 413, and not by a
+ * closed socket.
  */
 export const webSocketLimits = {
   maxPayloadLength: 80 * 1024,

@@ -180,6 +180,24 @@ describe("a bad frame", () => {
     raw.close();
   });
 
+  test("one with more bytes than a request may have is answered with 413, and stores nothing", async () => {
+    const conversation = await stand.makeGroup("ann");
+    using ann = await connect("ann");
+    const frame = (data: string) => ({
+      type: "send",
+      ref: "r",
+      message_id: crypto.randomUUID(),
+      conversation_id: conversation,
+      payload: { type: "custom", data },
+    });
+    const room = 64 * 1024 - JSON.stringify(frame("")).length;
+    // Bytes count, not characters.
+    ann.send(JSON.stringify(frame(`${"x".repeat(room - 1)}é`)));
+    expect(await ann.next({ type: "error" })).toMatchObject({ ...error(413, "body_too_large"), ref: "r" });
+    ann.send(JSON.stringify(frame("x".repeat(room))));
+    expect(await ann.next({ type: "ack" })).toMatchObject({ ref: "r", sequence_number: 1 });
+  });
+
   test("one that is too large closes the socket", async () => {
     using ann = await connect("ann");
     ann.send(JSON.stringify({ type: "send", payload: "x".repeat(200_000) }));
