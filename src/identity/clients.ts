@@ -54,6 +54,11 @@ export async function verifyClient(postgres: Postgres, id: string, secret: strin
   return client;
 }
 
+/** Whether a client has this id, and is not disabled. */
+export async function isClient(postgres: Postgres, id: string): Promise<boolean> {
+  return (await postgres.query(findClient, [id])).length > 0;
+}
+
 async function verifyBounded(secret: string, hash: string): Promise<boolean> {
   try {
     return await verifications.execute(() => Bun.password.verify(secret, hash));

@@ -35,7 +35,7 @@ export interface Tokens {
   sign(claims: TokenClaims): Promise<string>;
   /** Throws Problem 401 for anything but a valid, living token of the right issuer and audience. */
   verify(token: string): Caller | Promise<Caller>;
-  /** The caller of a token of our own and the client it was given to; null for any other. */
+  /** The caller of a valid, living token, and the client that it says it was given to; null for any other. */
   inspect(token: string): Promise<{ caller: Caller; clientId: unknown } | null>;
 }
 

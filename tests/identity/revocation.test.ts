@@ -1,5 +1,6 @@
 // Tokens that are taken back, or traded twice: over at once, on every instance, for calls, sockets and streams.
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { SignJWT } from "jose";
 import { startDocumentedServer } from "../support/documented-server.ts";
 import { type Credentials, postForm, signIn } from "../support/oauth.ts";
 import { expectProblem } from "../support/problems.ts";
@@ -119,6 +120,25 @@ test("a refresh token is its client's own, and another client can neither trade 
   expect((await revoke(access, other)).status).toBe(200);
   expect(await isAccepted(there, access)).toBe(true);
   expect((await refresh(refreshToken)).status).toBe(200);
+});
+
+test("a token that a team's backend made itself is taken back by a client of scope admin, and by no other", async () => {
+  const reader = await here.makeClient(["messages:read"]);
+  const sign = (claims: object) =>
+    new SignJWT({ scope: "messages:read messages:write", ...claims })
+      .setProtectedHeader({ alg: "HS256" })
+      .setSubject("alice")
+      .setIssuer(here.config.JWT_ISSUER)
+      .setAudience(here.config.JWT_AUDIENCE)
+      .setExpirationTime("10 minutes")
+      .sign(new TextEncoder().encode(here.config.JWT_SECRET));
+  for (const claims of [{}, { jti: "our own" }, { client_id: "our-shop" }]) {
+    const access = await sign({ ...claims, unique: crypto.randomUUID() });
+    expect((await revoke(access, reader)).status).toBe(200);
+    expect(await isAccepted(there, access)).toBe(true);
+    expect((await revoke(access)).status).toBe(200);
+    await expectOver(access);
+  }
 });
 
 test("to revoke what is no token is 200, and to revoke without a client or a token is refused", async () => {
