@@ -127,9 +127,9 @@ async function readJson(
   return value;
 }
 
-/** The path of a request's URL, without its query. */
+// Without the query. Of HTTP/1.0 without Host, as load balancers ask for health, Bun gives a URL that is a path only.
 function pathOf(url: string): string {
-  const start = url.indexOf("/", 8);
+  const start = url.startsWith("/") ? 0 : url.indexOf("/", 8);
   const end = url.indexOf("?", start);
   return end === -1 ? url.slice(start) : url.slice(start, end);
 }

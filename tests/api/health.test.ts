@@ -1,5 +1,7 @@
 // Whether a node works, whether it should get traffic, and how it goes down.
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { once } from "node:events";
+import net from "node:net";
 import { serve } from "../../src/serve.ts";
 import { startDocumentedServer } from "../support/documented-server.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
@@ -35,6 +37,16 @@ test("a node is healthy and ready, and says how each dependency is", async () =>
     status: 200,
     body: { status: "ok", dependencies: { postgres: "up", redis: "up" } },
   });
+});
+
+test("a node is asked for its health with HTTP/1.0 and no Host, as load balancers do", async () => {
+  for (const path of ["/healthz", "/readyz"]) {
+    const socket = net.connect(Number(new URL(server.url).port), "127.0.0.1");
+    socket.write(`GET ${path} HTTP/1.0\r\n\r\n`);
+    const [head] = await once(socket, "data");
+    socket.destroy();
+    expect(String(head)).toStartWith("HTTP/1.1 200 ");
+  }
 });
 
 test("without Redis a node is degraded and ready, and no call fails", async () => {
