@@ -15,7 +15,7 @@ export function authenticate(tokens: Tokens, request: Request): Caller | Promise
   return tokens.verify(token);
 }
 
-const streamPath = /^https?:\/\/[^/]*\/v1\/(stream|conversations\/[^/?]+\/events)\?/;
+const streamPath = /^https?:\/\/[^/]*\/v1\/(stream|conversations\/[^/?]+\/events)\/?\?/;
 
 function queryToken(url: string): string | null {
   return streamPath.test(url) ? new URL(url).searchParams.get("access_token") : null;

@@ -156,6 +156,16 @@ test.each(Object.keys(rows))("%s takes a token in its query only if it is a stre
   });
 });
 
+test("an event stream takes a token in its query with and without a slash at the end of its path", async () => {
+  const id = await server.makeGroup(["bob"]);
+  const token = await server.token("alice");
+  for (const path of ["events", "events/"]) {
+    const stream = await fetch(`${server.url}/v1/conversations/${id}/${path}?access_token=${token}`);
+    expect(stream.status).toBe(200);
+    await stream.body?.cancel();
+  }
+});
+
 const scoped = Object.keys(rows).filter((name) => rows[name]?.scope !== null);
 test.each(scoped)("%s refuses a token that lacks its scope with 403", async (name) => {
   const others = scopes.filter((scope) => scope !== rows[name]?.scope);
