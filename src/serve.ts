@@ -29,6 +29,7 @@ export async function serve(config: Config): Promise<Server> {
   const log = openLog("main", config.LOG_LEVEL);
   const instanceId = crypto.randomUUID();
   const isApi = config.ROLES.includes("api");
+  const usesKafka = config.ROLES.includes("outbox") || config.ROLES.includes("router");
   const postgres = openPool(config, "chat4all", config.DATABASE_CONNECTIONS);
   const ingestPostgres = openPool(config, "chat4all ingest", collectorDefaults.batchesMax);
   // Health asks on a connection of its own: a busy node is not a sick one.
@@ -40,7 +41,11 @@ export async function serve(config: Config): Promise<Server> {
   const readiness: Readiness = {
     isDraining: () => isDraining,
     postgres: () => postgresHealth(healthPostgres),
-    others: () => ({ ...(api === null ? {} : { redis: api.redisState() }), ...workers.states() }),
+    others: () => ({
+      ...(api === null ? {} : { redis: api.redisState() }),
+      ...(usesKafka ? { kafka: workers.away().has("kafka") ? "degraded" : "up" } : {}),
+      ...workers.states(),
+    }),
   };
   const api: Api | null = isApi
     ? openApi({ config, instanceId, log, postgres, ingestPostgres, workers, readiness })

@@ -30,6 +30,8 @@ export interface Workers {
   wake(shards: Iterable<number>): void;
   /** Of each worker that this process runs. */
   states(): Partial<Record<WorkerName, WorkerHealth>>;
+  /** The outside systems that any of them misses now. */
+  away(): ReadonlySet<string>;
   /** How often each was started again. */
   restarts(): Partial<Record<WorkerName, number>>;
   /** The metrics of each worker that answers in time, as prom-client's getMetricsAsJSON gives them. */
@@ -67,6 +69,7 @@ export async function startWorkers(options: SuperviseOptions): Promise<Workers> 
   return {
     wake: (shards) => workers.get("outbox-poller")?.send({ kind: "wake", shards: [...shards] }),
     states: () => ofEach((worker) => worker.health()),
+    away: () => new Set(all.flatMap((worker) => worker.away())),
     restarts: () => ofEach((worker) => worker.restarts()),
     async collectMetrics() {
       const answers = await Promise.all(all.map((worker) => worker.collectMetrics()));

@@ -39,6 +39,8 @@ export interface SupervisedWorker {
   started: Promise<void>;
   send: WorkerThread["send"];
   health(): WorkerHealth;
+  /** The outside systems that it misses now. */
+  away(): readonly string[];
   restarts(): number;
   /** Nothing when it does not answer in time. */
   collectMetrics(): Promise<unknown[] | undefined>;
@@ -52,6 +54,7 @@ export function superviseWorker(name: WorkerName, options: SupervisedOptions): S
   const started = Promise.withResolvers<void>();
   let isReady = false;
   let reported: WorkerState = "up";
+  let away: readonly string[] = [];
   let lostAtMs: number[] = [];
   let restartCount = 0;
   let pausing: Timer | undefined;
@@ -66,6 +69,7 @@ export function superviseWorker(name: WorkerName, options: SupervisedOptions): S
       },
       onState(state, detail) {
         reported = state;
+        away = detail === "" ? [] : detail.split(", ");
         log.info({ state, away: detail }, "worker state");
       },
       onLost,
@@ -93,6 +97,7 @@ export function superviseWorker(name: WorkerName, options: SupervisedOptions): S
     started: started.promise,
     send: (message) => thread.send(message),
     health: () => (isReady ? reported : "down"),
+    away: () => away,
     restarts: () => restartCount,
     collectMetrics: () => thread.collectMetrics(limits.metricsDeadlineMs),
     async stop(deadlineMs) {

@@ -61,6 +61,17 @@ test("without Redis a node is degraded and ready, and no call fails", async () =
   expect((await alone.call("GET", `/v1/conversations/${id}/messages`)).body.items).toHaveLength(1);
 });
 
+test("without Kafka a node is degraded and ready, and messages are accepted", async () => {
+  const alone = await startSibling({ ROLES: "api,outbox", KAFKA_BROKERS: "127.0.0.1:1" });
+  await until(
+    async () => (await readiness(alone)).body.dependencies.kafka === "degraded",
+    "the poller tells that Kafka is away",
+  );
+  const { status, body } = await readiness(alone);
+  expect({ status, body }).toMatchObject({ status: 200, body: { status: "degraded" } });
+  expect((await alone.post(await alone.makeGroup(["bob"]), "hello")).status).toBe(202);
+});
+
 test("without Postgres a node is healthy but not ready, calls are 503 with Retry-After, and all comes back", async () => {
   const url = new URL(server.config.DATABASE_URL);
   proxy = await startFaultProxy({ target: Number(url.port) });
