@@ -8,15 +8,14 @@ import { schemaProblem } from "./edge/problems.ts";
 import { authenticate } from "./identity/authenticate.ts";
 import type { Revocations } from "./identity/revocation.ts";
 import type { Tokens } from "./identity/tokens.ts";
-import { acceptMessage } from "./ingest/accept.ts";
+import { acceptMessage, readMessageBody } from "./ingest/accept.ts";
 import type { Collector, OnCommitted } from "./ingest/collector.ts";
 import type { EventRow } from "./model/event.ts";
-import { messageBody, receiptBody } from "./model/schemas.ts";
+import { receiptBody } from "./model/schemas.ts";
 import { conversationKey, partitionOf } from "./platform/murmur2.ts";
 import type { Postgres } from "./platform/postgres.ts";
 import { traceparentOf } from "./platform/trace.ts";
 
-const messageCheck = TypeCompiler.Compile(messageBody);
 const receiptCheck = TypeCompiler.Compile(receiptBody);
 
 /** Tells who waits for a commit: sockets at once, then the outbox poller. */
@@ -89,8 +88,7 @@ export function streamDependencies(parts: {
     authenticate: (request) => authenticate(tokens, request),
     isRevoked: (caller) => revocations.isRevoked(caller),
     async send(caller, body) {
-      if (!messageCheck.Check(body)) throw schemaProblem(messageCheck.Errors(body));
-      return await acceptMessage(collector, caller, body, traceparentOf(null));
+      return await acceptMessage(collector, caller, readMessageBody(body), traceparentOf(null));
     },
     async moveCursors(caller, conversationId, body) {
       if (!receiptCheck.Check(body)) throw schemaProblem(receiptCheck.Errors(body));

@@ -4,6 +4,7 @@
 import findMoved from "../../sql/backfill/find-moved.sql" with { type: "text" };
 import historyBefore from "../../sql/conversations/history-before.sql" with { type: "text" };
 import { type HistoryRow, historyJson } from "../model/event.ts";
+import { recentItemsMax } from "../model/recent-items.ts";
 import type { Log } from "../platform/log.ts";
 import type { Postgres } from "../platform/postgres.ts";
 import type { Redis } from "../platform/redis.ts";
@@ -39,7 +40,6 @@ export interface Backfill {
 const announcedMax = 20_000;
 const rebuiltMax = 1000;
 const rebuiltAtOnce = 4;
-const recentItemsMax = 50;
 /** An event's time is taken before its commit, by another clock. */
 const clockMarginMs = 10_000;
 const silenceMaxMs = 5000;

@@ -6,17 +6,9 @@ import afterSql from "../../sql/conversations/history-after.sql" with { type: "t
 import beforeSql from "../../sql/conversations/history-before.sql" with { type: "text" };
 import { invalidInput, noConversation, notMember, Problem } from "../model/errors.ts";
 import { type HistoryRow, historyJson } from "../model/event.ts";
+import { type RecentItems, recentItemsMax } from "../model/recent-items.ts";
 import type { historyQuery } from "../model/schemas.ts";
 import { firstRow, type Postgres } from "../platform/postgres.ts";
-
-/** The newest items of a conversation, kept outside Postgres; used only when they reach its last number. */
-export interface RecentItems {
-  /** History JSON texts, newest first; null unless they are those of `lastSequenceNumber`. */
-  read(conversationId: string, lastSequenceNumber: number): Promise<string[] | null>;
-  write(conversationId: string, lastSequenceNumber: number, items: string[]): Promise<void>;
-}
-
-const recentItemsMax = 50;
 
 /** One page as JSON text, for a member. Throws Problem 400, 403, 404. */
 export async function readHistory(

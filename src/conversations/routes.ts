@@ -11,6 +11,7 @@ import {
   messageAnswer,
 } from "../model/answers.ts";
 import type { EventRow } from "../model/event.ts";
+import type { RecentItems } from "../model/recent-items.ts";
 import {
   conversationBody,
   conversationParams,
@@ -23,7 +24,7 @@ import {
 } from "../model/schemas.ts";
 import type { Postgres } from "../platform/postgres.ts";
 import { createConversation, findConversation, listConversations } from "./conversations.ts";
-import { type RecentItems, readHistory, readMessage } from "./history.ts";
+import { readHistory, readMessage } from "./history.ts";
 import { addMember, moveCursors, removeMember } from "./members.ts";
 
 /** What these calls need, and where their events and receipts go after the commit. */

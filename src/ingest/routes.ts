@@ -1,16 +1,15 @@
 // The calls that store messages: one, a batch, and later changes to one.
-import { TypeCompiler } from "@sinclair/typebox/compiler";
 import { Elysia } from "elysia";
 import { describeCall } from "../edge/describe.ts";
 import { bodyBytesMax, type Edge, jsonBody } from "../edge/edge.ts";
-import { problemDocument, problemOf, schemaProblem } from "../edge/problems.ts";
+import { problemDocument, problemOf } from "../edge/problems.ts";
 import type { Caller } from "../identity/caller.ts";
 import { acceptedAnswer, batchAnswer } from "../model/answers.ts";
 import { Problem } from "../model/errors.ts";
 import { changeBody, changeHeaders, messageBatchBody, messageBody, messageParams } from "../model/schemas.ts";
 import { checkValue } from "../platform/json.ts";
 import { traceIdOf } from "../platform/trace.ts";
-import { acceptMessage } from "./accept.ts";
+import { acceptMessage, readMessageBody } from "./accept.ts";
 import { type Changes, changeMessage } from "./change.ts";
 import type { Collector } from "./collector.ts";
 
@@ -35,8 +34,6 @@ const describe = {
   ),
   delete: describeCall("messages", "Deletes a message", { 202: acceptedAnswer }, [400, 403, 404, 409, 422]),
 };
-
-const messageCheck = TypeCompiler.Compile(messageBody);
 
 /** POST /messages; the batch function itself refuses revoked tokens. */
 export function messageRoutes(edge: Edge, collector: Collector) {
@@ -115,11 +112,11 @@ function problemIn(row: unknown): Problem | null {
 async function acceptRow(collector: Collector, caller: Caller, row: unknown, traceparent: string) {
   try {
     if (row instanceof Problem) throw row;
-    if (!messageCheck.Check(row)) throw schemaProblem(messageCheck.Errors(row));
+    const body = readMessageBody(row);
     if (Buffer.byteLength(JSON.stringify(row)) > bodyBytesMax.message) {
       throw new Problem(413, "body_too_large", `A message has more than ${bodyBytesMax.message} bytes.`);
     }
-    return { status: 202, ...(await acceptMessage(collector, caller, row, traceparent)) };
+    return { status: 202, ...(await acceptMessage(collector, caller, body, traceparent)) };
   } catch (error) {
     const problem = problemOf("UNKNOWN", error);
     if (problem === null) throw error;
