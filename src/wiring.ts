@@ -9,7 +9,7 @@ import { authenticate } from "./identity/authenticate.ts";
 import type { Revocations } from "./identity/revocation.ts";
 import type { Tokens } from "./identity/tokens.ts";
 import { acceptMessage, readMessageBody } from "./ingest/accept.ts";
-import type { Collector, OnCommitted } from "./ingest/collector.ts";
+import type { Collector, Committed, OnCommitted } from "./ingest/collector.ts";
 import type { EventRow } from "./model/event.ts";
 import { receiptBody } from "./model/schemas.ts";
 import { conversationKey, partitionOf } from "./platform/murmur2.ts";
@@ -32,30 +32,9 @@ export function announcer(
   shards: number,
 ): Announcer {
   return {
-    committed(messages, outcomes) {
-      const live: LiveEvent[] = [];
-      const woken = new Set<number>();
-      for (let index = 0; index < messages.length; index += 1) {
-        const message = messages[index];
-        const outcome = outcomes[index];
-        if (message === undefined || outcome === undefined) continue;
-        woken.add(outcome.shard);
-        live.push(
-          liveEvent({
-            event: "message.created",
-            conversation_id: message.conversationId,
-            sequence_number: outcome.sequence_number,
-            message_id: message.messageId,
-            sender_id: message.senderId,
-            payload: message.payload,
-            metadata: message.metadata,
-            target_sequence_number: null,
-            created_at: outcome.created_at,
-          }),
-        );
-      }
-      hub.publish(live);
-      workers.wake(woken);
+    committed(accepted) {
+      hub.publish(accepted.map(createdEvent));
+      workers.wake(new Set(accepted.map(({ outcome }) => outcome.shard)));
     },
     event(event) {
       hub.publish([liveEvent(event)]);
@@ -74,6 +53,20 @@ export function announcer(
       });
     },
   };
+}
+
+function createdEvent({ message, outcome }: Committed): LiveEvent {
+  return liveEvent({
+    event: "message.created",
+    conversation_id: message.conversationId,
+    sequence_number: outcome.sequence_number,
+    message_id: message.messageId,
+    sender_id: message.senderId,
+    payload: message.payload,
+    metadata: message.metadata,
+    target_sequence_number: null,
+    created_at: outcome.created_at,
+  });
 }
 
 /** What sockets and event streams may use of the other stages. */

@@ -44,7 +44,13 @@ export interface CollectorSettings {
 }
 
 /** Called once per batch, straight after its commit, with the accepted messages in the order of the batch. */
-export type OnCommitted = (messages: IncomingMessage[], outcomes: IngestOutcome[]) => void;
+export type OnCommitted = (accepted: Committed[]) => void;
+
+/** A message that was stored for the first time. */
+export interface Committed {
+  message: IncomingMessage;
+  outcome: IngestOutcome;
+}
 
 interface Waiting {
   message: IncomingMessage;
@@ -79,6 +85,8 @@ export function openCollector(
   onCommitted: OnCommitted,
 ): Collector {
   let waiting: Waiting[] = [];
+  /** A conversation is in one batch at a time, so that its messages are numbered in the order in which they came. */
+  const conversationsUnderWay = new Set<string>();
   let batchesUnderWay = 0;
   let rowsUnderWay = 0;
   let flushScheduled = false;
@@ -100,7 +108,8 @@ export function openCollector(
     setImmediate(() => {
       flushScheduled = false;
       while (mayLeave()) {
-        const { batch, rest } = takeBatch(waiting, settings);
+        const { batch, rest } = takeBatch(waiting, conversationsUnderWay, settings);
+        if (batch.length === 0) return;
         waiting = rest;
         void store(batch);
       }
@@ -114,6 +123,7 @@ export function openCollector(
 
   async function store(batch: Waiting[]): Promise<void> {
     batchesUnderWay += 1;
+    for (const { message } of batch) conversationsUnderWay.add(message.conversationId);
     rowsUnderWay += batch.length;
     try {
       const messages = batch.map((entry) => entry.message);
@@ -125,6 +135,7 @@ export function openCollector(
       for (const entry of batch) entry.reject(problem);
     } finally {
       batchesUnderWay -= 1;
+      for (const { message } of batch) conversationsUnderWay.delete(message.conversationId);
       rowsUnderWay -= batch.length;
       scheduleFlush();
     }
@@ -133,25 +144,34 @@ export function openCollector(
   return { accept, pending: () => waiting.length + rowsUnderWay };
 }
 
-// The oldest messages within the bounds. A second copy of a message waits for the next batch.
-function takeBatch(waiting: Waiting[], settings: CollectorSettings): { batch: Waiting[]; rest: Waiting[] } {
+// The oldest messages within the bounds. A second copy of a message waits for the next batch, and so do messages of
+// conversations that are under way.
+function takeBatch(
+  waiting: Waiting[],
+  conversationsUnderWay: ReadonlySet<string>,
+  settings: CollectorSettings,
+): { batch: Waiting[]; rest: Waiting[] } {
   const batch: Waiting[] = [];
-  const copies: Waiting[] = [];
+  const later: Waiting[] = [];
   const keys = new Set<string>();
   let bytes = 0;
   let taken = 0;
   for (const entry of waiting) {
     const { conversationId, senderId, messageId, payload, metadata } = entry.message;
+    const key = `${conversationId}${messageId}${senderId}`;
+    if (conversationsUnderWay.has(conversationId) || keys.has(key)) {
+      later.push(entry);
+      taken += 1;
+      continue;
+    }
     bytes += payload.length + (metadata?.length ?? 0);
     if (batch.length >= settings.batchRowsMax || (bytes > settings.batchBytesMax && batch.length > 0)) break;
     taken += 1;
-    const key = `${conversationId}${messageId}${senderId}`;
-    if (keys.has(key)) copies.push(entry);
-    else batch.push(entry);
+    batch.push(entry);
     keys.add(key);
   }
   const untouched = waiting.slice(taken);
-  return { batch, rest: copies.length === 0 ? untouched : copies.concat(untouched) };
+  return { batch, rest: later.length === 0 ? untouched : later.concat(untouched) };
 }
 
 // A connection that failed leaves the outcome unknown; the batch function answers a second call with the first result.
@@ -173,14 +193,12 @@ async function storeWithRetry(
 
 function settle(batch: Waiting[], outcomes: IngestOutcome[], onCommitted: OnCommitted): void {
   if (outcomes.length !== batch.length) throw new OperatingError("ingest_answer_incomplete");
-  const accepted: IncomingMessage[] = [];
-  const acceptedOutcomes: IngestOutcome[] = [];
+  const accepted: Committed[] = [];
   for (const [index, outcome] of outcomes.entries()) {
-    if (outcome.outcome !== "accepted") continue;
-    accepted.push((batch[index] as Waiting).message);
-    acceptedOutcomes.push(outcome);
+    if (outcome.outcome === "accepted")
+      accepted.push({ message: (batch[index] as Waiting).message, outcome });
   }
-  if (accepted.length > 0) onCommitted(accepted, acceptedOutcomes);
+  if (accepted.length > 0) onCommitted(accepted);
   for (const [index, outcome] of outcomes.entries()) (batch[index] as Waiting).resolve(outcome);
 }
 
