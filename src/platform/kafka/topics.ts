@@ -15,6 +15,8 @@ export interface TopicSettings {
 const adminDeadlineMs = 30_000;
 const disconnectDeadlineMs = 1_000;
 const replicationMax = 3;
+const unknownTriesMax = 20;
+const unknownPauseMs = 100;
 
 /**
  * Creates the topics that are missing: on three brokers or more with three replicas, two of which must have a
@@ -26,8 +28,8 @@ export function ensureTopics(settings: KafkaSettings, topics: TopicSettings[]): 
   return withAdmin(settings, adminDeadlineMs, async (admin) => {
     const existing = new Set(await admin.listTopics());
     const missing = topics.filter(({ name }) => !existing.has(name));
-    if (missing.length > 0) await createTopics(admin, missing);
-    const counts = await partitionCounts(admin, topics);
+    if (missing.length > 0) await whenKnown(() => createTopics(admin, missing));
+    const counts = await whenKnown(() => partitionCounts(admin, topics));
     for (const { name, partitions } of topics) {
       const found = counts.get(name) ?? 0;
       if (found !== partitions) {
@@ -98,6 +100,19 @@ export async function readTopic(
   await reader.close();
   await withAdmin(settings, adminDeadlineMs, (admin) => admin.deleteGroups([groupId]));
   return found.flatMap((records, partition) => records.map((record) => ({ ...record, partition })));
+}
+
+// A broker may not know yet of a topic that the controller has just made.
+async function whenKnown<T>(ask: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await ask();
+    } catch (error) {
+      const isUnknown = (error as { type?: unknown }).type === "UNKNOWN_TOPIC_OR_PARTITION";
+      if (!isUnknown || tries >= unknownTriesMax) throw error;
+      await Bun.sleep(unknownPauseMs);
+    }
+  }
 }
 
 async function partitionCounts(admin: Admin, topics: TopicSettings[]): Promise<Map<string, number>> {
