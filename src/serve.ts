@@ -9,7 +9,7 @@ import { OperatingError } from "./model/errors.ts";
 import { type Log, openLog } from "./platform/log.ts";
 import { checkSchema } from "./platform/migrate.ts";
 import { isConnectionFailure, openPostgres, type Postgres } from "./platform/postgres.ts";
-import { startWorkers } from "./supervise.ts";
+import { type SuperviseOptions, startWorkers } from "./supervise.ts";
 import { build } from "./version.ts";
 
 /** A node that listens. */
@@ -24,8 +24,14 @@ const postgresCheckMs = 1000;
 /** So long a draining node still answers, with /readyz 503, for load balancers to notice. */
 const noticeMs = 500;
 
-/** Starts the roles of a configuration; resolves when it listens. Rejects with an OperatingError that says what is missing. */
-export async function serve(config: Config): Promise<Server> {
+/**
+ * Starts the roles of a configuration; resolves when it listens. Rejects with an OperatingError that says what is
+ * missing. `programOf` puts other programs in place of the workers, as tests do that make them fail.
+ */
+export async function serve(
+  config: Config,
+  { programOf }: Pick<SuperviseOptions, "programOf"> = {},
+): Promise<Server> {
   const log = openLog("main", config.LOG_LEVEL);
   const instanceId = crypto.randomUUID();
   const isApi = config.ROLES.includes("api");
@@ -35,7 +41,13 @@ export async function serve(config: Config): Promise<Server> {
   // Health asks on a connection of its own: a busy node is not a sick one.
   const healthPostgres = openPool(config, "chat4all health", 1);
   await checkSchema(healthPostgres).catch(explainAbsence);
-  const workers = await startWorkers({ config, instanceId, log, onGiveUp: (name) => giveUp(log, name) });
+  const workers = await startWorkers({
+    config,
+    instanceId,
+    log,
+    onGiveUp: (name) => giveUp(log, name),
+    ...(programOf && { programOf }),
+  });
 
   let isDraining = false;
   const readiness: Readiness = {

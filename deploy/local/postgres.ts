@@ -45,7 +45,7 @@ export async function startPostgres(
   const command = asUnprivileged([join(binaries, "postgres"), "-D", data, ...settings]);
   // SIGINT is Postgres's fast shutdown: sessions are cut, everything is written.
   const server = await startServerProcess({ name: "postgres", command, directory, stopSignal: "SIGINT" });
-  const stop = () => server.stop(20_000);
+  const stop = (signal?: NodeJS.Signals) => server.stop(20_000, signal);
   try {
     await untilReady(server, {
       name: "Postgres",
@@ -59,7 +59,8 @@ export async function startPostgres(
   }
   options.report(`Postgres: ready on port ${port}`);
   const database = options.mayCreateDatabases ? "postgres" : "chat4all";
-  return { url: `postgres://chat4all:${passwords.chat4all}@127.0.0.1:${port}/${database}`, stop };
+  const url = `postgres://chat4all:${passwords.chat4all}@127.0.0.1:${port}/${database}`;
+  return { url, pid: server.pid, stop };
 }
 
 const serverSettings = {

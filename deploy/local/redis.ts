@@ -20,7 +20,7 @@ export async function startRedis(options: ServerOptions): Promise<RunningServer>
     directory,
     stopSignal: "SIGTERM",
   });
-  const stop = () => server.stop(5_000);
+  const stop = (signal?: NodeJS.Signals) => server.stop(5_000, signal);
   try {
     await untilReady(server, {
       name: "Redis",
@@ -33,7 +33,7 @@ export async function startRedis(options: ServerOptions): Promise<RunningServer>
     throw error;
   }
   options.report(`Redis: ready on port ${port}`);
-  return { url: `redis://127.0.0.1:${port}`, stop };
+  return { url: `redis://127.0.0.1:${port}`, pid: server.pid, stop };
 }
 
 function answersPing(port: number): Promise<boolean> {

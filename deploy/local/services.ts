@@ -28,10 +28,12 @@ export interface ServerOptions {
   readonly anyPort?: boolean | undefined;
 }
 
-/** A server that answers. */
+/** A server that answers. Started again with the same options it has the same data and address. */
 export interface RunningServer {
   readonly url: string;
-  stop(): Promise<void>;
+  readonly pid: number;
+  /** In good order, or by this signal; resolves when its process is gone. */
+  stop(signal?: NodeJS.Signals): Promise<void>;
 }
 
 /**
@@ -92,11 +94,13 @@ export async function removeData(dataDirectory: string): Promise<void> {
   }
 }
 
-async function startKafka(options: ServerOptions): Promise<RunningServer> {
+async function startKafka(options: ServerOptions): Promise<UsedServer> {
   const cluster = await startKafkaCluster({ ...options, brokers: 1 });
   return { url: cluster.bootstrap, stop: cluster.stop };
 }
 
-async function use(url: string): Promise<RunningServer> {
+type UsedServer = Pick<RunningServer, "url" | "stop">;
+
+async function use(url: string): Promise<UsedServer> {
   return { url, stop: async () => undefined };
 }
