@@ -75,7 +75,10 @@ function childrenOf(pid: number): number[] {
 }
 
 /** The configuration of a node on the shared Kafka and Redis unless `changes` say otherwise, with topics and shards made. */
-export async function prepareNode(databaseUrl: string, changes: Record<string, string> = {}): Promise<Config> {
+export async function prepareNode(
+  databaseUrl: string,
+  changes: Record<string, string> = {},
+): Promise<Config> {
   const name = `test-${crypto.randomUUID().slice(0, 8)}`;
   const config = readConfig({
     PORT: "0",

@@ -74,7 +74,9 @@ for (const [how, { go, comeBack }] of Object.entries(waysToGo)) {
       expectUnavailable(answer);
       expect(tookMs).toBeLessThan(refusedMsMax);
     }
-    expect(await socket.ask({ type: "send", message_id: crypto.randomUUID(), ...messageTo(id) })).toMatchObject({
+    expect(
+      await socket.ask({ type: "send", message_id: crypto.randomUUID(), ...messageTo(id) }),
+    ).toMatchObject({
       type: "error",
       status: 503,
     });
