@@ -43,8 +43,8 @@ afterAll(async () => {
 });
 
 const conversationIds: string[] = [];
-// Longer than a request's own deadline of 5 s, so that every lane has one that hangs, and has begun another.
-const awayMs = 6_500;
+// A little longer than the 5 s after which a request is sent again: what is lost then would be waited for just as long.
+const awayMs = 5_800;
 /** Three seconds, and a busy machine; without a look at the broker a lost request is waited for up to 5 s longer. */
 const resumedMsMax = 4_000;
 const senders = 4;
