@@ -53,7 +53,7 @@ export async function routeBatch(tools: RouteTools, batch: KafkaBatch, watchdog:
       break;
     }
     done = end;
-    await batch.heartbeat();
+    await watchdog.wait(batch.heartbeat());
   }
   return done;
 }
