@@ -72,7 +72,6 @@ export function problemResponse(problem: Problem, requestId: string, path: strin
     "content-type": "application/problem+json",
     "cache-control": "no-store",
     "x-request-id": requestId,
-    ...problem.headers,
   };
   if (problem.status === 401) headers["www-authenticate"] = challenge(problem, path);
   if (problem.retryAfterSeconds !== undefined) headers["retry-after"] = String(problem.retryAfterSeconds);

@@ -18,8 +18,8 @@ export type AnswerHeaders = Record<string, unknown>;
 /** The limits of one server. */
 export interface RateLimits {
   /**
-   * Does the work if the limits allow it, and notes in `headers` how they stand: of several the one with the least
-   * left. Throws Problem 429 without having begun, and whatever the work throws.
+   * Does the work if the limits allow it, and notes in `headers`, which a problem's answer has too, how they stand:
+   * of several the one with the least left. Throws Problem 429 without having begun, and whatever the work throws.
    */
   within<T>(
     countedFor: CountedFor,
@@ -108,12 +108,9 @@ function fieldsOf({ size, remaining, untilFullUs }: Standing): Record<string, st
   };
 }
 
-function refusal(standing: Standing): Problem {
-  const { owner, size, untilFullUs } = standing;
+function refusal({ owner, size, untilFullUs }: Standing): Problem {
   const oneMoreUs = untilFullUs - (size.capacity - 1) * size.intervalUs;
   const retryAfterSeconds = Math.max(1, Math.ceil(oneMoreUs / 1_000_000));
-  return new Problem(429, "rate_limited", `${details[owner]}; try again in ${retryAfterSeconds} s.`, {
-    retryAfterSeconds,
-    headers: fieldsOf(standing),
-  });
+  const detail = `${details[owner]}; try again in ${retryAfterSeconds} s.`;
+  return new Problem(429, "rate_limited", detail, { retryAfterSeconds });
 }

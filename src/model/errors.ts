@@ -25,19 +25,12 @@ export class Problem extends Error {
   readonly errors: InputFault[] | undefined;
   /** Seconds for the Retry-After header; set on 429 and 503. */
   readonly retryAfterSeconds: number | undefined;
-  /** Header fields of the answer that belong to this problem. */
-  readonly headers: Readonly<Record<string, string>> | undefined;
 
   constructor(
     status: number,
     code: string,
     detail: string,
-    options: {
-      errors?: InputFault[];
-      retryAfterSeconds?: number;
-      headers?: Record<string, string>;
-      cause?: unknown;
-    } = {},
+    options: { errors?: InputFault[]; retryAfterSeconds?: number; cause?: unknown } = {},
   ) {
     super(detail, { cause: options.cause });
     this.name = "Problem";
@@ -46,7 +39,6 @@ export class Problem extends Error {
     this.detail = detail;
     this.errors = options.errors;
     this.retryAfterSeconds = options.retryAfterSeconds;
-    this.headers = options.headers;
   }
 }
 
