@@ -44,7 +44,7 @@ export const pollerTimes: PollerTimes = {
   leaseMs: 4_000,
   renewIntervalMs: 800,
   pollIntervalMs: 100,
-  failurePauseMs: 1_000,
+  failurePauseMs: 500,
 };
 
 /** Starts to claim shards and to publish their rows. Returns at once, whatever is up. */
