@@ -1,7 +1,17 @@
 // The Kafka file against three real brokers behind proxies. First what kafkajs alone does there: it reports success
 // for records that are not in the log. Those tests fail when an upgrade cures it; then its guard may be lifted.
 
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, spyOn, test } from "bun:test";
+import {
+  afterAll,
+  afterEach,
+  beforeAll,
+  describe,
+  expect,
+  mock,
+  setDefaultTimeout,
+  spyOn,
+  test,
+} from "bun:test";
 import { Kafka, logLevel, type Producer, type RecordMetadata } from "kafkajs";
 import { ensureTopics, type KafkaRecord, openPublisher, runConsumer } from "../../src/platform/kafka.ts";
 import { once, passAll } from "../support/fault-proxy.ts";
@@ -16,7 +26,10 @@ beforeAll(async () => {
   cluster = await startProxiedCluster({ clientId: "kafka-faults-test" });
 });
 
-afterEach(() => cluster.setFault(passAll));
+afterEach(() => {
+  mock.restore();
+  cluster.setFault(passAll);
+});
 
 afterAll(() => cluster?.stop());
 

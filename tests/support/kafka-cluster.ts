@@ -9,6 +9,7 @@ import { type KafkaBroker, startKafkaCluster } from "../../deploy/local/kafka.ts
 import { type KafkaSettings, readTopic } from "../../src/platform/kafka.ts";
 import { type Fault, type FaultProxy, once, startFaultProxy, type Verdict } from "./fault-proxy.ts";
 import { kafkaProtocol } from "./kafka-protocol.ts";
+import { leadersKnownAt } from "./kafka-request.ts";
 import { until } from "./until.ts";
 
 /** A running cluster. `admin` goes through the proxies, as every client does. */
@@ -26,7 +27,7 @@ export interface ProxiedCluster {
   /** Partition 0 is led by broker 1, partition 1 by broker 2, each with two replicas. */
   newTopicOfTwoLeaders(): Promise<string>;
   leaderOf(topic: string, partition: number): Promise<number | undefined>;
-  /** Moves a partition to other brokers, the first of which leads it then. */
+  /** Moves a partition to other brokers, the first of which leads it then, as every broker knows. */
   moveLeader(topic: string, partition: number, replicas: number[]): Promise<void>;
   /** What is in the log, partition after partition. */
   valuesOf(topic: string): Promise<string[]>;
@@ -101,7 +102,9 @@ export async function startProxiedCluster(options: {
     async moveLeader(topic, partition, replicas) {
       const partitionAssignment = [{ partition, replicas }];
       await admin.alterPartitionReassignments({ topics: [{ topic, partitionAssignment }] });
-      await until(async () => (await leaderOf(topic, partition)) === replicas[0], "the leader has moved");
+      const isKnown = async ({ port }: KafkaBroker) =>
+        (await leadersKnownAt(port, topic)).get(partition) === replicas[0];
+      for (const broker of cluster.brokers) await until(() => isKnown(broker), "the leader has moved");
     },
     valuesOf: async (topic) => (await readTopic(settings, topic)).map(({ value }) => String(value)),
     async stop() {
