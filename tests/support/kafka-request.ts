@@ -4,9 +4,18 @@
 import { connect } from "node:net";
 import { kafkaFrames } from "./kafka-protocol.ts";
 
-const metadataApi = { key: 3, version: 1 };
-const electLeadersApi = { key: 43, version: 0 };
-const deadlineMs = 10_000;
+interface Api {
+  key: number;
+  version: number;
+  /** In its newer form the header ends with a list of further fields, of which there are none. */
+  headerEnd?: Buffer;
+}
+
+const noFields = Buffer.from([0]);
+const metadataApi: Api = { key: 3, version: 1 };
+const electLeadersApi: Api = { key: 43, version: 0 };
+const reassignApi: Api = { key: 45, version: 0, headerEnd: noFields };
+const deadlineMs = 5_000;
 
 /** The leader of each partition, as the broker at `port` knows them; -1 for one without. */
 export async function leadersKnownAt(port: number, topic: string): Promise<Map<number, number>> {
@@ -44,11 +53,30 @@ export async function electPreferredLeaders(
   await ask(port, electLeadersApi, [array([chosen]), int32(deadlineMs)]);
 }
 
-/** The body of the answer. Rejects when the connection ends first, or nothing comes for 10 s. */
-function ask(port: number, api: { key: number; version: number }, body: Buffer[]): Promise<Buffer> {
+/** Asks that these replicas have the partition from now on. Whether that came about is not looked at. */
+export async function reassign(
+  port: number,
+  topic: string,
+  assignment: readonly { partition: number; replicas: number[] }[],
+): Promise<void> {
+  const partitions = assignment.map(({ partition, replicas }) =>
+    Buffer.concat([int32(partition), shortArray(replicas.map(int32)), noFields]),
+  );
+  const chosen = Buffer.concat([shortString(topic), shortArray(partitions), noFields]);
+  await ask(port, reassignApi, [int32(deadlineMs), shortArray([chosen]), noFields]);
+}
+
+/** What follows the correlation id. Rejects when the connection ends first, or nothing comes for 5 s. */
+function ask(port: number, api: Api, body: Buffer[]): Promise<Buffer> {
   const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
   const correlationId = 1;
-  const header = [int16(api.key), int16(api.version), int32(correlationId), string("test")];
+  const header = [
+    int16(api.key),
+    int16(api.version),
+    int32(correlationId),
+    string("test"),
+    api.headerEnd ?? Buffer.alloc(0),
+  ];
   const request = Buffer.concat([...header, ...body]);
   const frames = kafkaFrames();
   const socket = connect({ host: "127.0.0.1", port }, () => {
@@ -84,6 +112,15 @@ function string(value: string): Buffer {
 
 function array(items: Buffer[]): Buffer {
   return Buffer.concat([int32(items.length), ...items]);
+}
+
+// The newer form, for what is shorter than 127.
+function shortString(value: string): Buffer {
+  return Buffer.concat([Buffer.from([Buffer.byteLength(value) + 1]), Buffer.from(value)]);
+}
+
+function shortArray(items: Buffer[]): Buffer {
+  return Buffer.concat([Buffer.from([items.length + 1]), ...items]);
 }
 
 function reader(bytes: Buffer) {
