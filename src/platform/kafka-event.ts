@@ -1,6 +1,7 @@
 // An event as a Kafka record, and back: CloudEvents 1.0 in binary mode, so that the value is the plain event and
 // a reader learns from the headers alone what it is and whether it has seen it.
 // https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+import { isUtf8 } from "node:buffer";
 import { OperatingError } from "../model/errors.ts";
 import { type EventRow, eventJson } from "../model/event.ts";
 import type { ConsumedRecord, KafkaRecord } from "./kafka.ts";
@@ -27,6 +28,7 @@ export interface RoutedEvent {
   record: KafkaRecord;
 }
 
+const numberPattern = /^[1-9][0-9]{0,15}$/;
 // A URI reference that names the context of the events, the same for every deployment: their ids are unique in it.
 const source = "/chat4all";
 const uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
@@ -58,10 +60,11 @@ export function encodeEvent(row: EventRow, routing: EventRouting): KafkaRecord {
  */
 export function decodeEvent(read: ConsumedRecord): RoutedEvent {
   const { channels, ...headers } = read.headers;
-  const sequenceNumber = Number(headers["sequence_number"]);
+  const sequenceNumber = numberOf(headers["sequence_number"]);
   const conversationId = keyPattern.exec(read.key ?? "")?.[1];
   if (read.key === null || conversationId === undefined) throw undecodable("key");
   if (!Number.isSafeInteger(sequenceNumber) || sequenceNumber < 1) throw undecodable("sequence_number");
+  if (read.value !== null && !isUtf8(read.value)) throw undecodable("value");
   if (read.value === null || read.value.length === 0) throw undecodable("value");
   const deadLetterId = headers["dead_letter_id"] ?? null;
   if (deadLetterId !== null && !idPattern.test(deadLetterId)) throw undecodable("dead_letter_id");
@@ -72,6 +75,11 @@ export function decodeEvent(read: ConsumedRecord): RoutedEvent {
     deadLetterId,
     record: { key: read.key, value: read.value.toString(), headers },
   };
+}
+
+/** NaN for anything but the digits that `encodeEvent` writes: Number would also take "0x10", " 1" and "". */
+function numberOf(text: string | undefined): number {
+  return text !== undefined && numberPattern.test(text) ? Number(text) : Number.NaN;
 }
 
 function undecodable(part: string): OperatingError {
