@@ -42,10 +42,14 @@ export function describeAnswers(
   return { summary, tags: [tag], responses };
 }
 
-/** The body of a call that reads it itself. */
-export function describeBody(schema: TSchema, contentTypes: readonly string[]): DocumentDecoration {
+/** The body of a call that reads it itself, or of one that may do without it. */
+export function describeBody(
+  schema: TSchema,
+  contentTypes: readonly string[],
+  required = true,
+): DocumentDecoration {
   const content = Object.fromEntries(contentTypes.map((type) => [type, { schema: asOpenApi(schema) }]));
-  return { requestBody: { required: true, content } };
+  return { requestBody: { required, content } };
 }
 
 // TypeBox schemas are JSON Schemas; OpenAPI 3.1's typings do not know the symbols beside them.

@@ -5,6 +5,7 @@ import { startCli } from "../support/cli.ts";
 /** A running process. */
 export interface NodeProcess extends AsyncDisposable {
   url: string;
+  pid: number;
   /** SIGTERM; what became of it. */
   stop(): Promise<{ code: number; durationMs: number }>;
 }
@@ -30,6 +31,7 @@ export async function startNode(
 
   return {
     url: await listening.promise.finally(() => clearTimeout(timer)),
+    pid: child.pid,
     async stop() {
       const startedAtMs = performance.now();
       child.kill("SIGTERM");
