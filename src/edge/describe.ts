@@ -6,7 +6,7 @@ type Answers = NonNullable<DocumentDecoration["responses"]>;
 
 /**
  * A call's summary, its answers by status (a schema of JSON, the content type of anything else, or null for no body),
- * and the problems that it can give beside 401, 500 and 503.
+ * and the problems that it can give beside 400 (any URL may be malformed), 401, 500 and 503.
  */
 export function describeCall(
   tag: string,
@@ -14,9 +14,13 @@ export function describeCall(
   answers: Record<number, TSchema | string | null>,
   problems: readonly number[],
 ): DocumentDecoration {
-  const described = describeAnswers(tag, summary, answers);
+  return withProblems(describeAnswers(tag, summary, answers), [400, 401, 500, 503, ...problems]);
+}
+
+/** The same with these problems and no others. */
+export function withProblems(described: DocumentDecoration, problems: readonly number[]): DocumentDecoration {
   const responses: Answers = { ...described.responses };
-  for (const status of [401, 500, 503, ...problems]) {
+  for (const status of problems) {
     responses[status] = {
       description: "A problem (RFC 9457).",
       content: { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } },
