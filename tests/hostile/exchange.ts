@@ -66,7 +66,7 @@ export function requestBytes(request: {
 
 function isEndless(received: Buffer[]): boolean {
   const start = (received[0] ?? Buffer.alloc(0)).toString("latin1");
-  return /^HTTP\/1\.1 101 /.test(start) || /^content-type: text\/event-stream/im.test(start);
+  return start.startsWith("HTTP/1.1 101 ") || /^content-type: text\/event-stream/im.test(start);
 }
 
 function answersIn(bytes: Buffer): Answer[] {

@@ -27,7 +27,7 @@ interface Operation {
 
 /** As much of an OpenAPI document as is used here. */
 export interface CallsDocument {
-  paths: Record<string, Record<string, Operation>>;
+  paths: Record<string, Record<string, object>>;
 }
 
 /** Who calls. */
@@ -63,7 +63,7 @@ export function requestsFor(
   known: Known,
 ): fc.Arbitrary<HostileRequest> {
   const [method = "", path = ""] = call.split(" ");
-  const operation = document.paths[path]?.[method.toLowerCase()];
+  const operation = document.paths[path]?.[method.toLowerCase()] as Operation | undefined;
   if (operation === undefined) throw new Error(`${call} is not in the document`);
   const goodOne = goodRequest(call, method, path, operation, known);
   const spoilt = fc
@@ -90,10 +90,10 @@ function goodRequest(
   const inPlace = (place: string) => parameters.filter((parameter) => parameter.in === place);
   const contents = Object.entries(requestBody?.content ?? { none: undefined });
   const content = fc.oneof(
-    ...contents.map(([contentType, content]) =>
+    ...contents.map(([contentType, described]) =>
       fc.record({
         contentType: fc.constant(contentType),
-        value: content === undefined ? fc.constant(undefined) : valueOf(content.schema, known),
+        value: described === undefined ? fc.constant(undefined) : valueOf(described.schema, known),
       }),
     ),
   );

@@ -54,8 +54,12 @@ export async function makeScene(node: SceneNode): Promise<Scene> {
           return `Bearer ${operator}`;
         case "forger":
           return `Bearer ${forger}`;
-        default:
+        case "owner":
+        case "member":
+        case "outsider":
           return `Bearer ${tokens[role]}`;
+        default:
+          return role satisfies never;
       }
     },
     known: knownOf(conversations, String(signedIn.body.refresh_token)),

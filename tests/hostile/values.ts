@@ -73,7 +73,7 @@ const oddNumber = fc.oneof(
 );
 
 /** Any JSON value, odd ones rather often. */
-export const { anyJson } = fc.letrec<{ anyJson: unknown }>((tie) => ({
+const { anyJson } = fc.letrec<{ anyJson: unknown }>((tie) => ({
   anyJson: fc.oneof(
     { depthSize: "small", withCrossShrink: true },
     oddText,
@@ -108,6 +108,7 @@ export function valueOf(schema: Schema, known: Known, name = ""): fc.Arbitrary<u
       });
     case "object":
       return objectOf(schema, known);
+    case undefined:
     default:
       return anyJson;
   }
