@@ -22,7 +22,7 @@ const problemAnswer = {
 
 /**
  * A call's summary, its answers by status (a schema of JSON, the content type of anything else, or null for no body),
- * and the problems that it can give beside 401, 500 and 503.
+ * and the problems that it can give beside 400 (any URL may be malformed), 401, 500 and 503.
  */
 export function describeCall(
   tag: string,
@@ -30,9 +30,13 @@ export function describeCall(
   answers: Record<number, TSchema | string | null>,
   problems: readonly number[],
 ): DocumentDecoration {
-  const described = describeAnswers(tag, summary, answers);
+  return withProblems(describeAnswers(tag, summary, answers), [400, 401, 500, 503, ...problems]);
+}
+
+/** The same with these problems and no others. */
+export function withProblems(described: DocumentDecoration, problems: readonly number[]): DocumentDecoration {
   const responses: Answers = { ...described.responses };
-  for (const status of [401, 500, 503, ...problems]) responses[status] = problemAnswer;
+  for (const status of problems) responses[status] = problemAnswer;
   return { ...described, responses };
 }
 
@@ -68,10 +72,14 @@ export function describeAnswers(
   return { summary, tags: [tag], responses };
 }
 
-/** The body of a call that reads it itself. */
-export function describeBody(schema: TSchema, contentTypes: readonly string[]): DocumentDecoration {
+/** The body of a call that reads it itself, or of one that may do without it. */
+export function describeBody(
+  schema: TSchema,
+  contentTypes: readonly string[],
+  required = true,
+): DocumentDecoration {
   const content = Object.fromEntries(contentTypes.map((type) => [type, { schema: asOpenApi(schema) }]));
-  return { requestBody: { required: true, content } };
+  return { requestBody: { required, content } };
 }
 
 // TypeBox schemas are JSON Schemas; OpenAPI 3.1's typings do not know the symbols beside them.

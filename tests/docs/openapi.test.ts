@@ -78,6 +78,8 @@ describe("/openapi.json", () => {
       expect({ call, takesBody: requestBody !== undefined }).toEqual({ call, takesBody });
       if (!takesBody) continue;
       expect(requestBody.content["application/json"].schema).toMatchObject({ type: "object" });
+      const mayBeLeftOut = call === "POST /v1/users/{user_id}/tokens";
+      expect({ call, required: requestBody.required }).toEqual({ call, required: !mayBeLeftOut });
     }
     const { schema } = operationOf("POST /v1/messages").requestBody.content["application/json"];
     const check = new Ajv2020({ strict: false }).compile(schema);
