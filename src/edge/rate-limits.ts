@@ -1,5 +1,5 @@
 // How often a user may add something, and how much a conversation may take. What is refused is refused before
-// anything of it is stored, and is told by the fields of draft-ietf-httpapi-ratelimit-headers-07: how much a bucket
+// anything of it is stored, and is told by the fields of draft-ietf-httpapi-ratelimit-headers-06: how much a bucket
 // holds, how much is left, and the seconds until it is full again.
 import { Problem } from "../model/errors.ts";
 import type { Redis } from "../platform/redis.ts";
