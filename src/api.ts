@@ -55,11 +55,12 @@ export function openApi(surroundings: ApiSurroundings): Api {
     isRevoked: (caller) => revocations.isRevoked(caller),
     onRevoked: (listener) => hub.onRevoked(listener),
   });
+  const admission = { isQueueFull: collector.isFull, eventStreams: () => connections.eventStreams };
 
   const presence = openPresence({ hub, redis, log });
   const app = createApp({
     config,
-    edge: openEdge(tokens, revocations, log),
+    edge: openEdge(tokens, revocations, admission, log),
     collector,
     changes: { postgres, onEvent: announce.event },
     conversations: {

@@ -3,11 +3,14 @@
 // its own commit. (Small batches side by side cost more than they gain: see docs/ingest.md.)
 //
 // Arrives: validated messages. Leaves: an outcome per message, after the commit only.
-// Guaranteed: no two copies of a message share a batch, so that the second finds the first one's number.
+// Guaranteed: no two copies of a message share a batch, so that the second finds the first one's number. And what is
+// taken is answered soon: the queue has a bound in messages, in bytes and in the time that one is likely to wait;
+// beyond it a message is refused at once, before anything was done with it.
 
 import ingestBatch from "../../sql/ingest/ingest-batch.sql" with { type: "text" };
-import { OperatingError, unavailable } from "../model/errors.ts";
+import { OperatingError, overloaded, unavailable } from "../model/errors.ts";
 import { isConnectionFailure, type Postgres } from "../platform/postgres.ts";
+import { openPace } from "./pace.ts";
 
 /** A message as the batch function takes it; payload and metadata are JSON text. */
 export interface IncomingMessage {
@@ -37,8 +40,14 @@ export interface CollectorSettings {
   batchRowsMax: number;
   /** Of payloads and metadata. Counted in UTF-16 units, which is cheap; in UTF-8 it may be three times as much. */
   batchBytesMax: number;
-  /** Messages that may wait; beyond that callers get 503. */
-  waitingMax: number;
+  /** Messages that wait or are being stored; beyond any of these bounds callers get 503. */
+  pendingRowsMax: number;
+  /** Of payloads and metadata, counted as above. */
+  pendingBytesMax: number;
+  /** How long a message is likely to wait, by what was measured. */
+  expectedWaitMsMax: number;
+  /** So few are taken however long they may wait: a whole batch request of an idle server's caller. */
+  pendingRowsFree: number;
   /** Tries of a batch whose connection failed; the call is idempotent. */
   triesMax: number;
 }
@@ -62,6 +71,8 @@ interface Waiting {
 export interface Collector {
   /** Resolves after the commit. Rejects with Problem 503 when the queue is full or Postgres is away (outcome unknown). */
   accept(message: IncomingMessage): Promise<IngestOutcome>;
+  /** Whether a message would be refused now: to be asked before one is even read. */
+  isFull(): boolean;
   /** Messages that are waiting or being stored. */
   pending(): number;
 }
@@ -72,7 +83,10 @@ export const collectorDefaults: CollectorSettings = {
   besideRowsMin: 32,
   batchRowsMax: 256,
   batchBytesMax: 1024 * 1024,
-  waitingMax: 20_000,
+  pendingRowsMax: 10_000,
+  pendingBytesMax: 32 * 1024 * 1024,
+  expectedWaitMsMax: 200,
+  pendingRowsFree: 512,
   triesMax: 3,
 };
 
@@ -87,18 +101,28 @@ export function openCollector(
   let waiting: Waiting[] = [];
   /** A conversation is in one batch at a time, so that its messages are numbered in the order in which they came. */
   const conversationsUnderWay = new Set<string>();
+  const pace = openPace();
   let batchesUnderWay = 0;
-  let rowsUnderWay = 0;
+  let pendingRows = 0;
+  let pendingBytes = 0;
   let flushScheduled = false;
 
   function accept(message: IncomingMessage): Promise<IngestOutcome> {
-    if (waiting.length >= settings.waitingMax) {
-      return Promise.reject(unavailable("overloaded", "Too many messages are waiting to be stored."));
-    }
+    if (isFull()) return Promise.reject(overloaded());
+    pendingRows += 1;
+    pendingBytes += bytesOf(message);
     return new Promise((resolve, reject) => {
       waiting.push({ message, resolve, reject });
       scheduleFlush();
     });
+  }
+
+  function isFull(): boolean {
+    if (pendingRows >= settings.pendingRowsMax || pendingBytes >= settings.pendingBytesMax) return true;
+    return (
+      pendingRows >= settings.pendingRowsFree &&
+      pace.expectedWaitMs(pendingRows) > settings.expectedWaitMsMax
+    );
   }
 
   // Once per turn of the event loop, so that all requests that were read together leave together.
@@ -124,7 +148,7 @@ export function openCollector(
   async function store(batch: Waiting[]): Promise<void> {
     batchesUnderWay += 1;
     for (const { message } of batch) conversationsUnderWay.add(message.conversationId);
-    rowsUnderWay += batch.length;
+    const isOver = pace.leave(batch.length);
     try {
       const messages = batch.map((entry) => entry.message);
       settle(batch, await storeWithRetry(postgres, messages, settings.triesMax), onCommitted);
@@ -134,14 +158,22 @@ export function openCollector(
         : error;
       for (const entry of batch) entry.reject(problem);
     } finally {
+      isOver();
       batchesUnderWay -= 1;
-      for (const { message } of batch) conversationsUnderWay.delete(message.conversationId);
-      rowsUnderWay -= batch.length;
+      pendingRows -= batch.length;
+      for (const { message } of batch) {
+        conversationsUnderWay.delete(message.conversationId);
+        pendingBytes -= bytesOf(message);
+      }
       scheduleFlush();
     }
   }
 
-  return { accept, pending: () => waiting.length + rowsUnderWay };
+  return { accept, isFull, pending: () => pendingRows };
+}
+
+function bytesOf({ payload, metadata }: IncomingMessage): number {
+  return payload.length + (metadata?.length ?? 0);
 }
 
 // The oldest messages within the bounds. A second copy of a message waits for the next batch, and so do messages of
@@ -157,14 +189,14 @@ function takeBatch(
   let bytes = 0;
   let taken = 0;
   for (const entry of waiting) {
-    const { conversationId, senderId, messageId, payload, metadata } = entry.message;
+    const { conversationId, senderId, messageId } = entry.message;
     const key = `${conversationId}${messageId}${senderId}`;
     if (conversationsUnderWay.has(conversationId) || keys.has(key)) {
       later.push(entry);
       taken += 1;
       continue;
     }
-    bytes += payload.length + (metadata?.length ?? 0);
+    bytes += bytesOf(entry.message);
     if (batch.length >= settings.batchRowsMax || (bytes > settings.batchBytesMax && batch.length > 0)) break;
     taken += 1;
     batch.push(entry);
