@@ -183,6 +183,7 @@ async function measure(
   let last: LoadReport | undefined;
   for await (const line of linesOf(child.stdout)) {
     if (last !== undefined) await onSecond?.(last);
+    if (process.env['DEBUG_SECONDS']) console.error(line);
     last = JSON.parse(line);
   }
   const { p99Ms, maxMs } = await health.stop();

@@ -10,7 +10,7 @@
 import ingestBatch from "../../sql/ingest/ingest-batch.sql" with { type: "text" };
 import { OperatingError, overloaded, unavailable } from "../model/errors.ts";
 import { isConnectionFailure, type Postgres } from "../platform/postgres.ts";
-import { openPace } from "./pace.ts";
+import { openWindow, type WindowSettings } from "./window.ts";
 
 /** A message as the batch function takes it; payload and metadata are JSON text. */
 export interface IncomingMessage {
@@ -40,14 +40,10 @@ export interface CollectorSettings {
   batchRowsMax: number;
   /** Of payloads and metadata. Counted in UTF-16 units, which is cheap; in UTF-8 it may be three times as much. */
   batchBytesMax: number;
-  /** Messages that wait or are being stored; beyond any of these bounds callers get 503. */
-  pendingRowsMax: number;
-  /** Of payloads and metadata, counted as above. */
+  /** How many messages may wait or be stored at once; beyond that callers get 503. */
+  pending: WindowSettings;
+  /** The same in bytes, counted as above. */
   pendingBytesMax: number;
-  /** How long a message is likely to wait, by what was measured. */
-  expectedWaitMsMax: number;
-  /** So few are taken however long they may wait: a whole batch request of an idle server's caller. */
-  pendingRowsFree: number;
   /** Tries of a batch whose connection failed; the call is idempotent. */
   triesMax: number;
 }
@@ -63,6 +59,7 @@ export interface Committed {
 
 interface Waiting {
   message: IncomingMessage;
+  sinceMs: number;
   resolve(outcome: IngestOutcome): void;
   reject(error: unknown): void;
 }
@@ -83,14 +80,14 @@ export const collectorDefaults: CollectorSettings = {
   besideRowsMin: 32,
   batchRowsMax: 256,
   batchBytesMax: 1024 * 1024,
-  pendingRowsMax: 10_000,
+  // At least the 500 of one batch request, whoever else is there.
+  pending: { rowsMin: 512, rowsMax: 8192, waitMsTarget: 100 },
   pendingBytesMax: 32 * 1024 * 1024,
-  expectedWaitMsMax: 200,
-  pendingRowsFree: 512,
   triesMax: 3,
 };
 
 const retryPauseMs = 50;
+const turnMsMax = 5;
 
 /** Opens the queue before the batch function. */
 export function openCollector(
@@ -101,43 +98,47 @@ export function openCollector(
   let waiting: Waiting[] = [];
   /** A conversation is in one batch at a time, so that its messages are numbered in the order in which they came. */
   const conversationsUnderWay = new Set<string>();
-  const pace = openPace();
+  const window = openWindow(settings.pending);
   let batchesUnderWay = 0;
   let pendingRows = 0;
   let pendingBytes = 0;
-  let flushScheduled = false;
+  let flushScheduledAtMs: number | null = null;
 
   function accept(message: IncomingMessage): Promise<IngestOutcome> {
     if (isFull()) return Promise.reject(overloaded());
     pendingRows += 1;
     pendingBytes += bytesOf(message);
     return new Promise((resolve, reject) => {
-      waiting.push({ message, resolve, reject });
-      scheduleFlush();
+      const sinceMs = performance.now();
+      waiting.push({ message, sinceMs, resolve, reject });
+      scheduleFlush(sinceMs);
     });
   }
 
   function isFull(): boolean {
-    if (pendingRows >= settings.pendingRowsMax || pendingBytes >= settings.pendingBytesMax) return true;
-    return (
-      pendingRows >= settings.pendingRowsFree &&
-      pace.expectedWaitMs(pendingRows) > settings.expectedWaitMsMax
-    );
+    return window.isFull(pendingRows) || pendingBytes >= settings.pendingBytesMax;
   }
 
-  // Once per turn of the event loop, so that all requests that were read together leave together.
-  function scheduleFlush(): void {
-    if (flushScheduled || !mayLeave()) return;
-    flushScheduled = true;
-    setImmediate(() => {
-      flushScheduled = false;
-      while (mayLeave()) {
-        const { batch, rest } = takeBatch(waiting, conversationsUnderWay, settings);
-        if (batch.length === 0) return;
-        waiting = rest;
-        void store(batch);
-      }
-    });
+  // Once per turn of the event loop, so that all requests that were read together leave together. But a turn has no
+  // bound: while more than a thousand sockets are ready, Bun goes on reading and comes to no immediate.
+  function scheduleFlush(now: number): void {
+    if (!mayLeave()) return;
+    if (flushScheduledAtMs === null) {
+      flushScheduledAtMs = now;
+      setImmediate(() => {
+        flushScheduledAtMs = null;
+        flush();
+      });
+    } else if (now - flushScheduledAtMs > turnMsMax) flush();
+  }
+
+  function flush(): void {
+    while (mayLeave()) {
+      const { batch, rest } = takeBatch(waiting, conversationsUnderWay, settings);
+      if (batch.length === 0) return;
+      waiting = rest;
+      void store(batch);
+    }
   }
 
   function mayLeave(): boolean {
@@ -148,7 +149,7 @@ export function openCollector(
   async function store(batch: Waiting[]): Promise<void> {
     batchesUnderWay += 1;
     for (const { message } of batch) conversationsUnderWay.add(message.conversationId);
-    const isOver = pace.leave(batch.length);
+    window.left(batch.length, performance.now() - (batch[0] as Waiting).sinceMs);
     try {
       const messages = batch.map((entry) => entry.message);
       settle(batch, await storeWithRetry(postgres, messages, settings.triesMax), onCommitted);
@@ -158,14 +159,14 @@ export function openCollector(
         : error;
       for (const entry of batch) entry.reject(problem);
     } finally {
-      isOver();
       batchesUnderWay -= 1;
       pendingRows -= batch.length;
       for (const { message } of batch) {
         conversationsUnderWay.delete(message.conversationId);
         pendingBytes -= bytesOf(message);
       }
-      scheduleFlush();
+      if (waiting.length >= settings.besideRowsMin) flush();
+      else scheduleFlush(performance.now());
     }
   }
 
