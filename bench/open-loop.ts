@@ -3,6 +3,7 @@
 //
 //   --rate R      open loop: R a second whatever the answers do. A request's time runs from the moment at which it was due,
 //                 also when no connection was free then, so that a server that stalls cannot hide it (coordinated omission).
+//                 What finds none for a second is given up. A line with a number on standard input is the rate from then on.
 //   --rate 0      closed loop: each connection sends again once it was answered.
 //
 // Arrives: arguments, and TOKEN, IDS (a file of conversations), RUN (8 hex digits) in the environment.
@@ -19,8 +20,8 @@ export interface LoadReport {
   refused: number;
   /** Answers other than 202 and 503, and connections that broke: there should be none. */
   failed: number;
-  /** Requests that were due but had no free connection; more than a few: the load is the bottleneck. */
-  late: number;
+  /** Requests that were due and found no free connection for a second: the node did not even refuse in time. */
+  unsent: number;
   acceptedP50Ms: number;
   acceptedP99Ms: number;
   acceptedMaxMs: number;
@@ -39,6 +40,7 @@ interface Connection {
 }
 
 const drainMsMax = 30_000;
+const patienceMs = 1000;
 const text = "0123456789012345678901234567890123456789";
 
 if (import.meta.main) await run();
@@ -56,11 +58,19 @@ async function run(): Promise<void> {
   const conversations = (await Bun.file(process.env["IDS"] ?? "").text()).trim().split("\n");
   const load = new Load(hostname, conversations, process.env["RUN"] ?? "");
   await load.connect(Number(port), Number(values.connections));
-  await load.send(Number(values.rate), Number(values.seconds) * 1000);
+  load.rate = Number(values.rate);
+  void followRate(load);
+  await load.send(Number(values.seconds) * 1000);
   process.exit(0);
 }
 
+async function followRate(load: Load): Promise<void> {
+  for await (const line of console) load.rate = Number(line);
+}
+
 class Load {
+  /** Requests a second; 0: each connection sends when it was answered. */
+  rate = 0;
   readonly #hostname: string;
   /** Of every request, but for its length. */
   readonly #head: string;
@@ -103,17 +113,16 @@ class Load {
     }
   }
 
-  async send(rate: number, durationMs: number): Promise<void> {
+  async send(durationMs: number): Promise<void> {
     const startedAtMs = performance.now();
-    const endsAtMs = startedAtMs + durationMs;
-    this.#isClosedLoop = rate === 0;
+    this.#isClosedLoop = this.rate === 0;
     this.#isSending = true;
     const ticker = setInterval(() => this.#tell(), 1000);
     if (this.#isClosedLoop) {
       for (const connection of this.#free.splice(0)) this.#post(connection, performance.now());
       await Bun.sleep(durationMs);
     } else {
-      await this.#sendOnTime(rate, startedAtMs, endsAtMs);
+      await this.#sendOnTime(startedAtMs, startedAtMs + durationMs);
     }
     this.#isSending = false;
     const seconds = (performance.now() - startedAtMs) / 1000;
@@ -125,17 +134,23 @@ class Load {
   }
 
   // What is due is sent every millisecond or so. What finds no free connection stays due, and its time runs.
-  async #sendOnTime(rate: number, startedAtMs: number, endsAtMs: number): Promise<void> {
-    let sent = 0;
-    for (let now = performance.now(); now < endsAtMs; now = performance.now()) {
-      const due = Math.floor(((now - startedAtMs) * rate) / 1000);
-      let connection: Connection | undefined;
-      while (sent < due && (connection = this.#free.pop()) !== undefined) {
-        this.#post(connection, startedAtMs + (sent * 1000) / rate);
-        sent += 1;
+  async #sendOnTime(startedAtMs: number, endsAtMs: number): Promise<void> {
+    const dueAtMs: number[] = [];
+    let next = 0;
+    let dueUntilMs = startedAtMs;
+    for (let now = startedAtMs; now < endsAtMs; now = performance.now()) {
+      for (; dueUntilMs < now; dueUntilMs += 1000 / this.rate) dueAtMs.push(dueUntilMs);
+      for (; next < dueAtMs.length; next += 1) {
+        const due = dueAtMs[next] as number;
+        if (now - due > patienceMs) this.#count((tally) => (tally.unsent += 1));
+        else {
+          const connection = this.#free.pop();
+          if (connection === undefined) break;
+          this.#post(connection, due);
+        }
       }
-      this.#second.late = Math.max(this.#second.late, due - sent);
-      this.#total.late = Math.max(this.#total.late, due - sent);
+      if (next > 10_000) dueAtMs.splice(0, next);
+      if (next > 10_000) next = 0;
       await Bun.sleep(1);
     }
   }
@@ -149,8 +164,7 @@ class Load {
     const id = `${this.#run}-0000-4000-8000-${number.toString(16).padStart(12, "0")}`;
     const body = `{"message_id":"${id}","conversation_id":"${conversation}","payload":{"type":"text","text":"${text}"}}`;
     this.#unanswered += 1;
-    this.#total.sent += 1;
-    this.#second.sent += 1;
+    this.#count((tally) => (tally.sent += 1));
     const request = `${this.#head}content-length: ${body.length}\r\n\r\n${body}`;
     if (connection.socket?.write(request) !== request.length) this.#answered(connection, 0);
   }
@@ -179,7 +193,12 @@ class Load {
     const tookMs = performance.now() - connection.dueAtMs;
     connection.dueAtMs = 0;
     this.#unanswered -= 1;
-    for (const tally of [this.#total, this.#second]) tally.note(status, tookMs, connection.number);
+    this.#count((tally) => tally.note(status, tookMs, connection.number));
+  }
+
+  #count(note: (tally: Tally) => void): void {
+    note(this.#total);
+    note(this.#second);
   }
 
   #tell(): void {
@@ -190,7 +209,7 @@ class Load {
 
 class Tally {
   sent = 0;
-  late = 0;
+  unsent = 0;
   failed = 0;
   #acceptedSum = 0;
   readonly #accepted = new Histogram();
@@ -211,7 +230,7 @@ class Tally {
       accepted: this.#accepted.count,
       refused: this.#refused.count,
       failed: this.failed,
-      late: this.late,
+      unsent: this.unsent,
       acceptedP50Ms: this.#accepted.quantile(0.5),
       acceptedP99Ms: this.#accepted.quantile(0.99),
       acceptedMaxMs: this.#accepted.quantile(1),

@@ -4,8 +4,9 @@
 // late the node is (the answer to /healthz), and its memory.
 // A fast wrong answer is a failure: every 202 must be stored, nothing else, and numbers must be 1..n.
 //
-//   bun bench/overload.ts [--rounds 3] [--seconds 10] [--roles api] [--connections 4000] [--factor 3]
-//   bun bench/overload.ts --soak-minutes 30      three times the capacity for so long: a line a minute, then the slope
+//   bun bench/overload.ts [--rounds 3] [--seconds 10] [--roles api] [--connections 2000] [--factor 3]
+//   bun bench/overload.ts --soak-minutes 30      so long three times what it accepted in the minute before: a line a
+//                                                minute with its memory, then the slope
 //
 // Arrives: nothing. Leaves: a table on standard output; exit code 1 if it was wrong. Everything it starts is stopped again.
 import { mkdtemp, readFile, rm } from "node:fs/promises";
@@ -23,7 +24,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "10" },
     roles: { type: "string", default: "api" },
-    connections: { type: "string", default: "4000" },
+    connections: { type: "string", default: "2000" },
     factor: { type: "string", default: "3" },
     "soak-minutes": { type: "string" },
   },
@@ -111,10 +112,15 @@ async function compare(bench: Bench, capacity: number): Promise<void> {
       measurements.push(found);
     }
   }
-  const peak = Math.max(capacity, ...[...byLoad.values()].flat().map((found) => found.accepted / found.seconds));
-  console.log(`capacity (closed loop): ${Math.round(capacity)}/s; highest of the run: ${Math.round(peak)}/s\n`);
+  const peak = Math.max(
+    capacity,
+    ...[...byLoad.values()].flat().map((found) => found.accepted / found.seconds),
+  );
   console.log(
-    "| load | sent/s | accepted/s | refused/s | failed | accepted p50 | p99 | refused p99 | /healthz p99 | RSS |\n|---|---|---|---|---|---|---|---|---|---|",
+    `capacity (closed loop): ${Math.round(capacity)}/s; highest of the run: ${Math.round(peak)}/s\n`,
+  );
+  console.log(
+    "| load | sent/s | accepted/s | refused/s | unsent/s | accepted p50 | p99 | refused p99 | /healthz p99 | RSS |\n|---|---|---|---|---|---|---|---|---|---|",
   );
   for (const [load, found] of byLoad) {
     const of = (pick: (measurement: Measurement) => number) => median(found.map(pick));
@@ -123,46 +129,50 @@ async function compare(bench: Bench, capacity: number): Promise<void> {
       of((m) => m.sent / m.seconds),
       of((m) => m.accepted / m.seconds),
       of((m) => m.refused / m.seconds),
-      found.reduce((sum, { failed }) => sum + failed, 0),
+      of((m) => m.unsent / m.seconds),
       `${of((m) => m.acceptedP50Ms).toFixed(0)} ms`,
       `${of((m) => m.acceptedP99Ms).toFixed(0)} ms`,
       `${of((m) => m.refusedP99Ms).toFixed(0)} ms`,
       `${of((m) => m.healthP99Ms).toFixed(0)} ms`,
       `${of((m) => m.rssMiB).toFixed(0)} MiB`,
     ];
-    console.log(`| ${cells.map((cell) => (typeof cell === "number" ? Math.round(cell) : cell)).join(" | ")} |`);
+    console.log(
+      `| ${cells.map((cell) => (typeof cell === "number" ? Math.round(cell) : cell)).join(" | ")} |`,
+    );
   }
   const overloaded = byLoad.get(String(factor)) ?? [];
   const shares = overloaded.map((found) => found.accepted / found.seconds / peak);
-  console.log(`\naccepted at ${factor}x of the highest: ${shares.map((share) => `${(100 * share).toFixed(0)} %`).join(", ")}`);
+  console.log(
+    `\naccepted at ${factor}x of the highest: ${shares.map((share) => `${(100 * share).toFixed(0)} %`).join(", ")}`,
+  );
 }
 
 async function soak(bench: Bench, capacity: number, minutes: number): Promise<void> {
+  console.log(`capacity ${Math.round(capacity)}/s; ${factor} times what is accepted, for ${minutes} minutes`);
   const rssMiB: number[] = [];
-  console.log(`capacity ${Math.round(capacity)}/s; ${factor} times that for ${minutes} minutes`);
-  let second = 0;
   let minute: LoadReport[] = [];
-  const onSecond = async (report: LoadReport) => {
+  const onSecond = async (report: LoadReport, setRate: (rate: number) => void) => {
     minute.push(report);
-    second += 1;
-    if (second % 60 !== 0) return;
-    const rss = await rssOf(bench.server.pid);
-    rssMiB.push(rss);
-    const mean = (pick: (of: LoadReport) => number) => Math.round(minute.reduce((sum, of) => sum + pick(of), 0) / minute.length);
+    if (minute.length < 60) return;
+    const mean = (pick: (of: LoadReport) => number) =>
+      Math.round(minute.reduce((sum, of) => sum + pick(of), 0) / minute.length);
+    const worstP99Ms = Math.max(...minute.map((of) => of.acceptedP99Ms));
+    const accepted = mean((of) => of.accepted);
+    rssMiB.push(await rssOf(bench.server.pid));
     console.log(
-      `minute ${second / 60}: RSS ${rss.toFixed(0)} MiB; sent ${mean((of) => of.sent)}/s, accepted ${mean((of) => of.accepted)}/s, refused ${mean((of) => of.refused)}/s; accepted p99 ${Math.max(...minute.map((of) => of.acceptedP99Ms)).toFixed(0)} ms at worst in a second`,
+      `minute ${rssMiB.length}: RSS ${rssMiB.at(-1)?.toFixed(0)} MiB; sent ${mean((of) => of.sent)}/s, accepted ${accepted}/s, ` +
+        `refused ${mean((of) => of.refused)}/s, unsent ${mean((of) => of.unsent)}/s; worst second's accepted p99 ${worstP99Ms.toFixed(0)} ms`,
     );
+    setRate(Math.max(accepted, capacity / 10) * factor);
     minute = [];
   };
-  const found = await measure(
-    bench,
-    { rate: Math.round(capacity * factor), seconds: minutes * 60, connections: Number(values.connections) },
-    onSecond,
-  );
+  const load = { rate: capacity * factor, seconds: minutes * 60, connections: Number(values.connections) };
+  console.log(JSON.stringify(await measure(bench, load, onSecond)));
   const third = Math.max(1, Math.floor(rssMiB.length / 3));
-  console.log(JSON.stringify(found));
+  const [first, last] = [rssMiB.slice(0, third), rssMiB.slice(-third)].map((some) => median(some).toFixed(0));
   console.log(
-    `RSS: median of the first third ${median(rssMiB.slice(0, third)).toFixed(0)} MiB, of the last third ${median(rssMiB.slice(-third)).toFixed(0)} MiB; slope ${(slope(rssMiB) * 60).toFixed(1)} MiB an hour (least squares over ${rssMiB.length} minutes)`,
+    `RSS: median of the first third ${first} MiB, of the last ${last} MiB; slope ${(slope(rssMiB) * 60).toFixed(1)} MiB an hour ` +
+      `(least squares over ${rssMiB.length} minutes)`,
   );
 }
 
@@ -170,20 +180,27 @@ async function soak(bench: Bench, capacity: number, minutes: number): Promise<vo
 async function measure(
   { postgres, server, ids, token }: Bench,
   load: { rate: number; seconds: number; connections: number },
-  onSecond?: (report: LoadReport) => Promise<void>,
+  onSecond?: (report: LoadReport, setRate: (rate: number) => void) => Promise<void>,
 ): Promise<Measurement> {
   const run = Buffer.from(crypto.getRandomValues(new Uint8Array(4))).toString("hex");
   const args = Object.entries(load).flatMap(([name, value]) => [`--${name}`, String(value)]);
-  const child = Bun.spawn([process.execPath, join(import.meta.dir, "open-loop.ts"), "--url", server.url, ...args], {
-    env: { ...process.env, TOKEN: token, IDS: ids, RUN: run },
-    stdout: "pipe",
-    stderr: "inherit",
-  });
+  const child = Bun.spawn(
+    [process.execPath, join(import.meta.dir, "open-loop.ts"), "--url", server.url, ...args],
+    {
+      env: { ...process.env, TOKEN: token, IDS: ids, RUN: run },
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "inherit",
+    },
+  );
+  const setRate = (rate: number) => {
+    void child.stdin.write(`${Math.round(rate)}\n`);
+    void child.stdin.flush();
+  };
   const health = probe(server.url);
   let last: LoadReport | undefined;
   for await (const line of linesOf(child.stdout)) {
-    if (last !== undefined) await onSecond?.(last);
-    if (process.env['DEBUG_SECONDS']) console.error(line);
+    if (last !== undefined) await onSecond?.(last, setRate);
     last = JSON.parse(line);
   }
   const { p99Ms, maxMs } = await health.stop();

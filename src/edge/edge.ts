@@ -54,12 +54,7 @@ export function openEdge(tokens: Tokens, revocations: Revocations, admission: Ad
   };
 }
 
-function rootPlugin(
-  tokens: Tokens,
-  facts: WeakMap<Request, RequestFacts>,
-  admission: Admission,
-  log: Log,
-) {
+function rootPlugin(tokens: Tokens, facts: WeakMap<Request, RequestFacts>, admission: Admission, log: Log) {
   const refuseExcess = excessRefuser(admission);
   // While a part is away every request fails alike: one line a second says so.
   let unavailableLoggedAt = Number.NEGATIVE_INFINITY;
@@ -109,7 +104,9 @@ function excessRefuser({ isQueueFull, eventStreams }: Admission) {
     const isCrowded = pendingRequests - eventStreams() > requestsUnderWayMax;
     if (!isCrowded && !isQueueFull()) return undefined;
     const path = pathOf(request.url);
-    const isRefused = isCrowded ? !healthPath.test(path) : request.method === "POST" && messagePath.test(path);
+    const isRefused = isCrowded
+      ? !healthPath.test(path)
+      : request.method === "POST" && messagePath.test(path);
     return isRefused ? problemResponse(problem, traceIdOf(traceparentOf(null)), path) : undefined;
   };
 }
