@@ -6,7 +6,7 @@ type Answers = NonNullable<DocumentDecoration["responses"]>;
 
 /**
  * A call's summary, its answers by status (a schema of JSON, the content type of anything else, or null for no body),
- * and the problems that it can give beside 401, 500 and 503.
+ * and the problems that it can give beside 401, 500 and 503, and beside 408 if it reads a body, which 415 tells.
  */
 export function describeCall(
   tag: string,
@@ -16,7 +16,8 @@ export function describeCall(
 ): DocumentDecoration {
   const described = describeAnswers(tag, summary, answers);
   const responses: Answers = { ...described.responses };
-  for (const status of [401, 500, 503, ...problems]) {
+  const ofBodies = problems.includes(415) ? [408] : [];
+  for (const status of [401, 500, 503, ...ofBodies, ...problems]) {
     responses[status] = {
       description: "A problem (RFC 9457).",
       content: { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } },
