@@ -13,6 +13,7 @@ import { openTokens } from "./identity/tokens.ts";
 import { collectorDefaults, openCollector } from "./ingest/collector.ts";
 import type { Log } from "./platform/log.ts";
 import type { Postgres } from "./platform/postgres.ts";
+import { boundQueries } from "./platform/postgres-bound.ts";
 import { openRedis } from "./platform/redis.ts";
 import { announcer, streamDependencies } from "./wiring.ts";
 
@@ -37,9 +38,13 @@ export interface ApiSurroundings {
   readiness: Readiness;
 }
 
+/** Queries that are under way or wait for a connection; beyond that requests get 503. */
+const queriesMax = 1000;
+
 /** Opens the API; it does not listen yet. */
 export function openApi(surroundings: ApiSurroundings): Api {
-  const { config, instanceId, log, postgres, workers, readiness } = surroundings;
+  const { config, instanceId, log, workers, readiness } = surroundings;
+  const postgres = boundQueries(surroundings.postgres, queriesMax);
   const shards = config.KAFKA_PARTITIONS;
   const redis = openRedis({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, log });
   const hub = openHub({ postgres, redis, log, instanceId, shards, pollIntervalMs: config.LIVE_POLL_MS });
@@ -60,11 +65,12 @@ export function openApi(surroundings: ApiSurroundings): Api {
     isRevoked: (caller) => revocations.isRevoked(caller),
     onRevoked: (listener) => hub.onRevoked(listener),
   });
+  const admission = { isQueueFull: collector.isFull, eventStreams: () => connections.eventStreams };
 
   const presence = openPresence({ hub, redis, log });
   const app = createApp({
     config,
-    edge: openEdge(tokens, revocations, log),
+    edge: openEdge(tokens, revocations, admission, log),
     limits,
     collector,
     changes: { postgres, onEvent: announce.event },

@@ -7,6 +7,8 @@ import { type Problem, unavailable } from "../model/errors.ts";
 /** An open socket or event stream. */
 export interface Connection {
   readonly caller: Caller;
+  /** Whether it is a request that is not over yet, as an event stream is and a socket is not. */
+  readonly isRequest: boolean;
   /** Ends it because its token holds no longer. */
   refuse(problem: Problem): void;
   /** Ends it so that its client comes again elsewhere. */
@@ -16,6 +18,8 @@ export interface Connection {
 /** The open connections of one instance. */
 export interface Connections {
   readonly size: number;
+  /** How many of them are event streams. */
+  readonly eventStreams: number;
   /** Notes a new one and answers what forgets it again. Throws Problem 503 when there are too many, or on drain. */
   add(connection: Connection): () => void;
   /** Throws Problem 503 unless one more may be added. */
@@ -38,6 +42,7 @@ const callersPerQuestion = 500;
 /** Starts watching; `closeAll` stops it. */
 export function openConnections({ isRevoked, onRevoked }: ConnectionsSettings): Connections {
   const open = new Set<Connection>();
+  let eventStreams = 0;
   let isDraining = false;
   let isSweeping = false;
 
@@ -68,11 +73,17 @@ export function openConnections({ isRevoked, onRevoked }: ConnectionsSettings): 
     get size() {
       return open.size;
     },
+    get eventStreams() {
+      return eventStreams;
+    },
     checkRoom,
     add(connection) {
       checkRoom();
       open.add(connection);
-      return () => open.delete(connection);
+      if (connection.isRequest) eventStreams += 1;
+      return () => {
+        if (open.delete(connection) && connection.isRequest) eventStreams -= 1;
+      };
     },
     closeAll() {
       isDraining = true;

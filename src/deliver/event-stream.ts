@@ -75,6 +75,7 @@ function lastEventId(request: Request): number | undefined {
 /** One event stream of one caller, from its start to its end. */
 class EventStream implements Connection, Sink {
   readonly caller: Caller;
+  readonly isRequest = true;
   readonly body: ReadableStream<Uint8Array>;
   readonly #keepAlive: Timer;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;

@@ -31,6 +31,7 @@ const closeTimeoutMs = 10_000;
 /** A socket of one caller, from its upgrade to its close. */
 export class Socket implements Connection {
   readonly caller: Caller;
+  readonly isRequest = false;
   readonly #dependencies: StreamDependencies;
   readonly #subscriptions = new Map<string, SocketSubscription>();
   readonly #lanes = new Map<string, Promise<void>>();

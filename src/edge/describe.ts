@@ -22,7 +22,8 @@ const problemAnswer = {
 
 /**
  * A call's summary, its answers by status (a schema of JSON, the content type of anything else, or null for no body),
- * and the problems that it can give beside 400 (any URL may be malformed), 401, 500 and 503.
+ * and the problems that it can give beside 400 (any URL may be malformed), 401, 500 and 503, and beside 408 if it reads
+ * a body, which 415 tells.
  */
 export function describeCall(
   tag: string,
@@ -30,7 +31,9 @@ export function describeCall(
   answers: Record<number, TSchema | string | null>,
   problems: readonly number[],
 ): DocumentDecoration {
-  return withProblems(describeAnswers(tag, summary, answers), [400, 401, 500, 503, ...problems]);
+  const ofBodies = problems.includes(415) ? [408] : [];
+  const all = [400, 401, 500, 503, ...ofBodies, ...problems];
+  return withProblems(describeAnswers(tag, summary, answers), all);
 }
 
 /** The same with these problems and no others. */
