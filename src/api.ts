@@ -7,6 +7,7 @@ import { openPresence } from "./deliver/presence.ts";
 import { openRecentCache } from "./deliver/recent-cache.ts";
 import { openEdge } from "./edge/edge.ts";
 import type { Health, Readiness } from "./edge/health.ts";
+import { openRateLimits } from "./edge/rate-limits.ts";
 import { openRevocations } from "./identity/revocation.ts";
 import { openTokens } from "./identity/tokens.ts";
 import { collectorDefaults, openCollector } from "./ingest/collector.ts";
@@ -51,6 +52,10 @@ export function openApi(surroundings: ApiSurroundings): Api {
     audience: config.JWT_AUDIENCE,
   });
   const revocations = openRevocations(postgres);
+  const limits = openRateLimits(redis, {
+    user: config.RATE_LIMIT_USER_PER_SECOND,
+    conversation: config.RATE_LIMIT_CONVERSATION_PER_SECOND,
+  });
   const connections = openConnections({
     isRevoked: (caller) => revocations.isRevoked(caller),
     onRevoked: (listener) => hub.onRevoked(listener),
@@ -60,11 +65,13 @@ export function openApi(surroundings: ApiSurroundings): Api {
   const app = createApp({
     config,
     edge: openEdge(tokens, revocations, log),
+    limits,
     collector,
     changes: { postgres, onEvent: announce.event },
     conversations: {
       postgres,
       recent: openRecentCache(redis),
+      limits,
       channels: config.CHANNELS,
       partitions: shards,
       onEvent: announce.event,
@@ -81,7 +88,7 @@ export function openApi(surroundings: ApiSurroundings): Api {
       hub,
       presence,
       connections,
-      ...streamDependencies({ tokens, revocations, collector, postgres }),
+      ...streamDependencies({ tokens, revocations, collector, limits, postgres }),
     },
     readiness,
   });

@@ -220,7 +220,7 @@ export class Socket implements Connection {
         "Typing is for conversations that this socket is subscribed to.",
       );
     }
-    if (!subscription.mayTellTyping(Date.now())) return;
+    if (!subscription.mayTellTyping(performance.now())) return;
     const typing = encodeFrame({ type: "typing", conversation_id, user_id: this.caller.userId });
     this.#dependencies.hub.signal({ conversation_id, frame: typing }, subscription);
   }
@@ -233,7 +233,7 @@ export class Socket implements Connection {
   }
 
   #countBadFrame(): void {
-    const now = Date.now();
+    const now = performance.now();
     if (now - this.#badFramesSince > badFramesWindowMs) {
       this.#badFramesSince = now;
       this.#badFrames = 0;

@@ -4,6 +4,22 @@ import type { DocumentDecoration } from "elysia";
 
 type Answers = NonNullable<DocumentDecoration["responses"]>;
 
+const wholeNumber = (description: string) => ({
+  description,
+  schema: { type: "integer" as const, minimum: 0 },
+});
+const rateHeaders = {
+  "RateLimit-Limit": wholeNumber("Requests that may come at once, of the limit of which the least is left."),
+  "RateLimit-Remaining": wholeNumber("Requests that may come now."),
+  "RateLimit-Reset": wholeNumber("Seconds until all of them may come again."),
+};
+const refusalHeaders = { ...rateHeaders, "Retry-After": wholeNumber("Seconds until one more may come.") };
+
+const problemAnswer = {
+  description: "A problem (RFC 9457).",
+  content: { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } },
+};
+
 /**
  * A call's summary, its answers by status (a schema of JSON, the content type of anything else, or null for no body),
  * and the problems that it can give beside 401, 500 and 503.
@@ -16,16 +32,26 @@ export function describeCall(
 ): DocumentDecoration {
   const described = describeAnswers(tag, summary, answers);
   const responses: Answers = { ...described.responses };
-  for (const status of [401, 500, 503, ...problems]) {
-    responses[status] = {
-      description: "A problem (RFC 9457).",
-      content: { "application/problem+json": { schema: { $ref: "#/components/schemas/Problem" } } },
-    };
-  }
+  for (const status of [401, 500, 503, ...problems]) responses[status] = problemAnswer;
   return { ...described, responses };
 }
 
-/** The same without any problem. */
+/** The same of a call that rate limits apply to: it may answer 429, and tells how they stand. */
+export function describeLimitedCall(
+  tag: string,
+  summary: string,
+  answers: Record<number, TSchema | string | null>,
+  problems: readonly number[],
+): DocumentDecoration {
+  const { responses, ...described } = describeCall(tag, summary, answers, problems);
+  const limited: Answers = { ...responses, 429: { ...problemAnswer, headers: refusalHeaders } };
+  for (const status of Object.keys(answers)) {
+    limited[status] = { description: summary, ...limited[status], headers: rateHeaders };
+  }
+  return { ...described, responses: limited };
+}
+
+/** A call without any problem. */
 export function describeAnswers(
   tag: string,
   summary: string,

@@ -7,7 +7,7 @@
 
 import ingestBatch from "../../sql/ingest/ingest-batch.sql" with { type: "text" };
 import { OperatingError, unavailable } from "../model/errors.ts";
-import { isConnectionFailure, type Postgres } from "../platform/postgres.ts";
+import { isConnectionFailure, isRefusal, type Postgres } from "../platform/postgres.ts";
 
 /** A message as the batch function takes it; payload and metadata are JSON text. */
 export interface IncomingMessage {
@@ -185,7 +185,7 @@ async function storeWithRetry(
     try {
       return await postgres.query<IngestOutcome>(ingestBatch, args);
     } catch (error) {
-      if (!isConnectionFailure(error) || tries >= triesMax) throw error;
+      if (!isConnectionFailure(error) || isRefusal(error) || tries >= triesMax) throw error;
       await Bun.sleep(retryPauseMs * tries);
     }
   }

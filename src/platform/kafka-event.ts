@@ -13,6 +13,8 @@ export interface EventRouting {
   traceparent: string | null;
   /** Channels that its conversation carries. */
   channels: readonly string[];
+  /** The dead letter of which this is the replay, if it is one. */
+  dead_letter_id: string | null;
 }
 
 /** A record of the outbox topic, read. */
@@ -20,6 +22,8 @@ export interface RoutedEvent {
   conversationId: string;
   sequenceNumber: number;
   channels: string[];
+  /** Set on a replay: it comes late on purpose. */
+  deadLetterId: string | null;
   /** What goes to the public topics: the same, without the header that was meant for the router. */
   record: KafkaRecord;
 }
@@ -27,7 +31,9 @@ export interface RoutedEvent {
 const numberPattern = /^[1-9][0-9]{0,15}$/;
 // A URI reference that names the context of the events, the same for every deployment: their ids are unique in it.
 const source = "/chat4all";
-const keyPattern = /^conversation:([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$/;
+const uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+const keyPattern = new RegExp(`^conversation:(${uuid})$`);
+const idPattern = new RegExp(`^${uuid}$`);
 
 /** The record of the outbox topic for an event. */
 export function encodeEvent(row: EventRow, routing: EventRouting): KafkaRecord {
@@ -44,6 +50,7 @@ export function encodeEvent(row: EventRow, routing: EventRouting): KafkaRecord {
   };
   if (routing.traceparent !== null) headers["traceparent"] = routing.traceparent;
   if (routing.channels.length > 0) headers["channels"] = routing.channels.join(",");
+  if (routing.dead_letter_id !== null) headers["dead_letter_id"] = routing.dead_letter_id;
   return { key: conversationKey(row.conversation_id), value: eventJson(row), headers };
 }
 
@@ -59,10 +66,13 @@ export function decodeEvent(read: ConsumedRecord): RoutedEvent {
   if (!Number.isSafeInteger(sequenceNumber) || sequenceNumber < 1) throw undecodable("sequence_number");
   if (read.value !== null && !isUtf8(read.value)) throw undecodable("value");
   if (read.value === null || read.value.length === 0) throw undecodable("value");
+  const deadLetterId = headers["dead_letter_id"] ?? null;
+  if (deadLetterId !== null && !idPattern.test(deadLetterId)) throw undecodable("dead_letter_id");
   return {
     conversationId,
     sequenceNumber,
     channels: channels ? channels.split(",") : [],
+    deadLetterId,
     record: { key: read.key, value: read.value.toString(), headers },
   };
 }
