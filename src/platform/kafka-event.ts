@@ -64,8 +64,7 @@ export function decodeEvent(read: ConsumedRecord): RoutedEvent {
   const conversationId = keyPattern.exec(read.key ?? "")?.[1];
   if (read.key === null || conversationId === undefined) throw undecodable("key");
   if (!Number.isSafeInteger(sequenceNumber) || sequenceNumber < 1) throw undecodable("sequence_number");
-  if (read.value !== null && !isUtf8(read.value)) throw undecodable("value");
-  if (read.value === null || read.value.length === 0) throw undecodable("value");
+  if (!read.value?.length || !isUtf8(read.value)) throw undecodable("value");
   const deadLetterId = headers["dead_letter_id"] ?? null;
   if (deadLetterId !== null && !idPattern.test(deadLetterId)) throw undecodable("dead_letter_id");
   return {

@@ -2,7 +2,8 @@
 // our publisher, side by side on three brokers of this run's own. The faults follow from the seed.
 //
 // Arrives: nothing. Leaves: progress on standard error, a table on standard output. Exit code 0 when our publisher
-// lost and reordered nothing, 1 when it did, 2 for wrong arguments. Everything it starts is stopped again.
+// lost and reordered nothing, 1 when it did, 2 for wrong arguments, 130 when interrupted. Everything it starts is
+// stopped again.
 
 import { parseArgs } from "node:util";
 import { onInterruption } from "../../deploy/local/interruption.ts";

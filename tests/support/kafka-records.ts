@@ -64,6 +64,7 @@ const knownNames = fc.constantFrom(
   "traceparent",
   "channels",
   "message_id",
+  "dead_letter_id",
 );
 const channels = fc.constantFrom(
   "mail",
