@@ -1,11 +1,12 @@
 // One node of two that is killed, paused or drained in the middle of its work: nothing that was acknowledged is lost,
 // doubled or out of order for anybody, and the other one has its shards soon.
-import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { topicNames } from "../../src/config.ts";
 import { readTopic } from "../../src/platform/kafka.ts";
 import { startServer, type TestServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
 import { kafkaOf } from "../support/walk.ts";
+import type { Load } from "../walk/load.ts";
 import { type NodeProcess, startNode } from "../walk/node-process.ts";
 import { openSocketReader, type Reader } from "../walk/readers.ts";
 import {
@@ -27,68 +28,75 @@ const retryForMs = 40_000;
 /** Longer than a lease, a session of the consumer group, and a request. */
 const pausedMs = 13_000;
 
-let server: TestServer;
-let node: NodeProcess;
-let scene: Scene;
+/** Two nodes, one of which is a process to be harmed, and what is sent to them. */
+interface Stage {
+  server: TestServer;
+  node: NodeProcess;
+  scene: Scene;
+}
 
-beforeEach(async () => {
-  server = await startServer();
-  node = await startNode(server.config);
+async function onStage(act: (stage: Stage) => Promise<void>): Promise<void> {
+  await using server = await startServer();
+  await using node = await startNode(server.config);
   await untilWorking(server, [server.url, node.url], 2);
-  scene = await makeScene(server, size);
-});
+  await act({ server, node, scene: await makeScene(server, size) });
+}
 
-afterEach(async () => {
-  await node?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
+test("a node that is killed is taken over, and its clients resume without a gap", () =>
+  onStage(async (stage) => {
+    const { server, node } = stage;
+    const readers = await openReaders(stage, () => server.url);
+    const load = await beginSending(stage);
+    process.kill(node.pid, "SIGKILL");
+    await node.exited;
+    const killedAtMs = performance.now();
+    await untilOneOwnsAll(stage);
+    expect(performance.now() - killedAtMs).toBeLessThan(takenOverMsMax);
+    await load.done;
+    expect(await judge(stage, readers)).toEqual([]);
+  }));
 
-test("a node that is killed is taken over, and its clients resume without a gap", async () => {
-  const readers = await openReaders(() => server.url);
+test("a node that is paused is taken over, and does no harm when it wakes", () =>
+  onStage(async (stage) => {
+    const { server, node } = stage;
+    // They stay with it.
+    const readers = await openReaders(stage);
+    const load = await beginSending(stage);
+    process.kill(node.pid, "SIGSTOP");
+    const pausedAtMs = performance.now();
+    await untilOneOwnsAll(stage);
+    expect(performance.now() - pausedAtMs).toBeLessThan(takenOverMsMax);
+    await Bun.sleep(Math.max(0, pausedMs - (performance.now() - pausedAtMs)));
+    process.kill(node.pid, "SIGCONT");
+    await load.done;
+    expect(await judge(stage, readers)).toEqual([]);
+    await untilWorking(server, [server.url, node.url], 2);
+  }));
+
+test("a node that is drained loses nothing, and publishes nothing twice", () =>
+  onStage(async (stage) => {
+    const { server, node } = stage;
+    const readers = await openReaders(stage, () => server.url);
+    const load = await beginSending(stage);
+    expect((await node.stop()).code).toBe(0);
+    await load.done;
+    expect(await judge(stage, readers)).toEqual([]);
+    const { outbox, events } = topicNames(server.config);
+    for (const topic of [outbox, events]) {
+      const records = await readTopic(kafkaOf(server.config), topic);
+      expect(records.length).toBe(new Set(records.map(({ headers }) => headers["ce_id"])).size);
+    }
+  }));
+
+/** Sends to both nodes; resolves when a quarter is through. */
+async function beginSending({ server, node, scene }: Stage): Promise<Load> {
   const load = startSending(scene, () => [server.url, node.url], retryForMs);
   await load.reached(size.messages / 4);
-  process.kill(node.pid, "SIGKILL");
-  await node.exited;
-  const killedAtMs = performance.now();
-  await untilOneOwnsAll();
-  expect(performance.now() - killedAtMs).toBeLessThan(takenOverMsMax);
-  await load.done;
-  expect(await judge(readers)).toEqual([]);
-});
-
-test("a node that is paused is taken over, and does no harm when it wakes", async () => {
-  // They stay with it.
-  const readers = await openReaders();
-  const load = startSending(scene, () => [server.url, node.url], retryForMs);
-  await load.reached(size.messages / 4);
-  process.kill(node.pid, "SIGSTOP");
-  const pausedAtMs = performance.now();
-  await untilOneOwnsAll();
-  expect(performance.now() - pausedAtMs).toBeLessThan(takenOverMsMax);
-  await Bun.sleep(Math.max(0, pausedMs - (performance.now() - pausedAtMs)));
-  process.kill(node.pid, "SIGCONT");
-  await load.done;
-  expect(await judge(readers)).toEqual([]);
-  await untilWorking(server, [server.url, node.url], 2);
-});
-
-test("a node that is drained loses nothing, and publishes nothing twice", async () => {
-  const readers = await openReaders(() => server.url);
-  const load = startSending(scene, () => [server.url, node.url], retryForMs);
-  await load.reached(size.messages / 4);
-  const stopped = await node.stop();
-  expect(stopped.code).toBe(0);
-  await load.done;
-  expect(await judge(readers)).toEqual([]);
-  const { outbox, events } = topicNames(server.config);
-  for (const topic of [outbox, events]) {
-    const records = await readTopic(kafkaOf(server.config), topic);
-    expect(records.length).toBe(new Set(records.map(({ headers }) => headers["ce_id"])).size);
-  }
-});
+  return load;
+}
 
 /** Sockets at both nodes, of all conversations; where they go on when they are closed. */
-function openReaders(resumeAt?: () => string): Promise<Reader[]> {
+function openReaders({ server, node, scene }: Stage, resumeAt?: () => string): Promise<Reader[]> {
   const token = scene.tokens.get(reader) ?? "";
   const conversationIds = [scene.hotId, ...scene.conversationIds];
   return Promise.all(
@@ -105,7 +113,7 @@ function openReaders(resumeAt?: () => string): Promise<Reader[]> {
   );
 }
 
-async function untilOneOwnsAll() {
+async function untilOneOwnsAll({ server }: Stage) {
   await until(async () => {
     const owned = await server.postgres.query(
       "select owner, count(*) from shard_leases where expires_at > now() group by owner having count(*) = 4",
@@ -114,7 +122,7 @@ async function untilOneOwnsAll() {
   }, "one poller has every shard");
 }
 
-async function judge(readers: Reader[]): Promise<string[]> {
+async function judge({ server, scene }: Stage, readers: Reader[]): Promise<string[]> {
   await sendOneMore(scene, () => [server.url]);
   const faults = await judgeScene(scene, readers, server.url, { isRetried: true });
   for (const one of readers) one.close();
