@@ -76,7 +76,7 @@ function lastEventId(request: Request): number | undefined {
 class EventStream implements Connection, Sink {
   readonly caller: Caller;
   readonly body: ReadableStream<Uint8Array>;
-  readonly #keepAlive: Timer;
+  #keepAlive: Timer | undefined;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   #subscription: Subscription | undefined;
   #forget: () => void = () => undefined;
@@ -95,13 +95,14 @@ class EventStream implements Connection, Sink {
       },
       new ByteLengthQueuingStrategy({ highWaterMark: bufferedBytesHigh }),
     );
-    this.#keepAlive = setInterval(() => this.#write(": keep-alive\n\n"), keepAliveIntervalMs);
   }
 
   opened(subscription: Subscription, forget: () => void): void {
     this.#subscription = subscription;
     this.#forget = forget;
-    if (this.#isEnded) this.#release();
+    if (this.#isEnded) return this.#release();
+    // Not before: a stream that is refused is never ended.
+    this.#keepAlive = setInterval(() => this.#write(": keep-alive\n\n"), keepAliveIntervalMs);
   }
 
   subscribed(): void {

@@ -76,9 +76,11 @@ export function requestBytes(request: {
   return [head, ...chunks, "0\r\n\r\n"];
 }
 
+/** Whether the head is whole, and of an answer that does not end. */
 function isEndless(received: Buffer[]): boolean {
-  const start = (received[0] ?? Buffer.alloc(0)).toString("latin1");
-  return start.startsWith("HTTP/1.1 101 ") || /^content-type: text\/event-stream/im.test(start);
+  const [head = "", rest] = Buffer.concat(received.slice(0, 4)).toString("latin1").split("\r\n\r\n", 2);
+  if (rest === undefined) return false;
+  return head.startsWith("HTTP/1.1 101 ") || /^content-type: text\/event-stream/im.test(head);
 }
 
 function answersIn(bytes: Buffer): Answer[] {
