@@ -77,7 +77,7 @@ class EventStream implements Connection, Sink {
   readonly caller: Caller;
   readonly isRequest = true;
   readonly body: ReadableStream<Uint8Array>;
-  readonly #keepAlive: Timer;
+  #keepAlive: Timer | undefined;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   #subscription: Subscription | undefined;
   #forget: () => void = () => undefined;
@@ -96,13 +96,14 @@ class EventStream implements Connection, Sink {
       },
       new ByteLengthQueuingStrategy({ highWaterMark: bufferedBytesHigh }),
     );
-    this.#keepAlive = setInterval(() => this.#write(": keep-alive\n\n"), keepAliveIntervalMs);
   }
 
   opened(subscription: Subscription, forget: () => void): void {
     this.#subscription = subscription;
     this.#forget = forget;
-    if (this.#isEnded) this.#release();
+    if (this.#isEnded) return this.#release();
+    // Not before: a stream that is refused is never ended.
+    this.#keepAlive = setInterval(() => this.#write(": keep-alive\n\n"), keepAliveIntervalMs);
   }
 
   subscribed(): void {

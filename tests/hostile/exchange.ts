@@ -8,18 +8,25 @@ export interface Exchange {
   answers: Answer[];
   /** How it ended: closed by the server, an answer without an end, or nothing for a while. */
   end: "closed" | "streaming" | "silent";
+  /** All that came, as Latin-1. */
+  text: string;
 }
 
 const deadlineMs = 20_000;
 
 /**
  * Sends the parts and reads until the connection ends, an event stream or socket has begun, or, where `silenceMs` is
- * given, nothing came for so long.
+ * given, nothing came for so long. With `isSocket`, the first part is the handshake of a
+ * socket: the others wait for its answer, and what comes after that is waited for, too.
  */
 export async function exchange(
   url: string,
   parts: readonly Bytes[],
-  { silenceMs = deadlineMs, hangUp = false }: { silenceMs?: number; hangUp?: boolean } = {},
+  {
+    silenceMs = deadlineMs,
+    hangUp = false,
+    isSocket = false,
+  }: { silenceMs?: number; hangUp?: boolean; isSocket?: boolean } = {},
 ): Promise<Exchange> {
   const { hostname, port } = new URL(url);
   const received: Buffer[] = [];
@@ -33,14 +40,19 @@ export async function exchange(
     received.push(chunk);
     clearTimeout(timer);
     timer = setTimeout(() => resolve("silent"), silenceMs);
-    if (isEndless(received)) resolve("streaming");
+    if (!isSocket && isEndless(received)) resolve("streaming");
   });
-  for (const part of parts) socket.write(part);
+  const [first, ...others] = parts;
+  if (first !== undefined) socket.write(first);
+  // A client sends no frame before its handshake was answered (RFC 6455, 4.1).
+  if (isSocket) await new Promise((answered) => socket.once("data", answered).once("close", answered));
+  for (const part of others) socket.write(part);
   if (hangUp) socket.end();
   const end = await promise;
   clearTimeout(timer);
   socket.destroy();
-  return { answers: answersIn(Buffer.concat(received)), end };
+  const all = Buffer.concat(received);
+  return { answers: answersIn(all), end, text: all.toString("latin1") };
 }
 
 /** A request as `exchange` sends it; a body in parts goes in chunks. */
@@ -64,9 +76,11 @@ export function requestBytes(request: {
   return [head, ...chunks, "0\r\n\r\n"];
 }
 
+/** Whether the head is whole, and of an answer that does not end. */
 function isEndless(received: Buffer[]): boolean {
-  const start = (received[0] ?? Buffer.alloc(0)).toString("latin1");
-  return start.startsWith("HTTP/1.1 101 ") || /^content-type: text\/event-stream/im.test(start);
+  const [head = "", rest] = Buffer.concat(received.slice(0, 4)).toString("latin1").split("\r\n\r\n", 2);
+  if (rest === undefined) return false;
+  return head.startsWith("HTTP/1.1 101 ") || /^content-type: text\/event-stream/im.test(head);
 }
 
 function answersIn(bytes: Buffer): Answer[] {
@@ -87,6 +101,7 @@ function answersIn(bytes: Buffer): Answer[] {
     const status = Number(statusLine.split(" ")[1]);
     // 100 is no answer yet.
     if (status !== 100) answers.push({ status, headers, body: isJson ? JSON.parse(text) : text });
+    if (status === 101) break;
     rest = rest.subarray(end + 4 + length);
   }
   return answers;

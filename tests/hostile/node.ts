@@ -1,5 +1,5 @@
 // A node as it runs outside tests, a process of its own, and what a hostile run asks of it.
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { startServices } from "../../deploy/local/services.ts";
 import { type Config, readConfig } from "../../src/config.ts";
@@ -23,6 +23,8 @@ export interface HostileNode extends Calls, AsyncDisposable {
   makeClient(scopes: Parameters<typeof createClient>[1]["scopes"]): Promise<{ id: string; secret: string }>;
   /** Resident memory of its process, in bytes; undefined when that is gone, or is not told here. */
   residentBytes(): number | undefined;
+  /** Files and connections that its process has open; undefined as above. */
+  openFiles(): number | undefined;
   /** SIGTERM; its exit code. */
   stop(): Promise<number>;
 }
@@ -56,6 +58,7 @@ export async function startHostileNode(roles = "api,outbox,router,backfill"): Pr
     ...callsOf(node.url, config),
     makeClient: (scopes) => createClient(postgres, { name: "hostile", scopes }),
     residentBytes: () => residentBytesOf(node.pid),
+    openFiles: () => openFilesOf(node.pid),
     stop: async () => (await node.stop()).code,
     async [Symbol.asyncDispose]() {
       await node[Symbol.asyncDispose]();
@@ -87,6 +90,14 @@ function residentBytesOf(pid: number): number | undefined {
   try {
     const kib = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
     return kib === undefined ? undefined : Number(kib) * 1024;
+  } catch {
+    return undefined;
+  }
+}
+
+function openFilesOf(pid: number): number | undefined {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).length;
   } catch {
     return undefined;
   }

@@ -63,7 +63,7 @@ export function requestsFor(
   known: Known,
 ): fc.Arbitrary<HostileRequest> {
   const [method = "", path = ""] = call.split(" ");
-  const operation = document.paths[path]?.[method.toLowerCase()] as Operation | undefined;
+  const operation: Operation | undefined = document.paths[path]?.[method.toLowerCase()];
   if (operation === undefined) throw new Error(`${call} is not in the document`);
   const goodOne = goodRequest(call, method, path, operation, known);
   const spoilt = fc
