@@ -84,11 +84,11 @@ class Load {
   #isClosedLoop = false;
   #isSending = false;
 
-  constructor(hostname: string, conversations: readonly string[], run: string) {
+  constructor(hostname: string, conversations: readonly string[], runId: string) {
     this.#hostname = hostname;
     this.#head = `POST /v1/messages HTTP/1.1\r\nhost: ${hostname}\r\nauthorization: Bearer ${process.env["TOKEN"]}\r\ncontent-type: application/json\r\n`;
     this.#conversations = conversations;
-    this.#run = run;
+    this.#run = runId;
   }
 
   /** Opens the connections, a few at a time. */

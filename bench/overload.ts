@@ -182,12 +182,12 @@ async function measure(
   load: { rate: number; seconds: number; connections: number },
   onSecond?: (report: LoadReport, setRate: (rate: number) => void) => Promise<void>,
 ): Promise<Measurement> {
-  const run = Buffer.from(crypto.getRandomValues(new Uint8Array(4))).toString("hex");
+  const runId = Buffer.from(crypto.getRandomValues(new Uint8Array(4))).toString("hex");
   const args = Object.entries(load).flatMap(([name, value]) => [`--${name}`, String(value)]);
   const child = Bun.spawn(
     [process.execPath, join(import.meta.dir, "open-loop.ts"), "--url", server.url, ...args],
     {
-      env: { ...process.env, TOKEN: token, IDS: ids, RUN: run },
+      env: { ...process.env, TOKEN: token, IDS: ids, RUN: runId },
       stdin: "pipe",
       stdout: "pipe",
       stderr: "inherit",
@@ -206,16 +206,20 @@ async function measure(
   const { p99Ms, maxMs } = await health.stop();
   if ((await child.exited) !== 0 || last === undefined) throw new Error("the load failed");
   if (last.failed > 0) throw new Error(`${last.failed} requests were neither accepted nor refused`);
-  await judge(postgres, run, last);
+  await judge(postgres, runId, last);
   return { ...last, healthP99Ms: p99Ms, healthMaxMs: maxMs, rssMiB: await rssOf(server.pid) };
 }
 
 // All that was sent was answered: what is stored is exactly what was accepted.
-async function judge(postgres: Postgres, run: string, { accepted, acceptedSum }: LoadReport): Promise<void> {
+async function judge(
+  postgres: Postgres,
+  runId: string,
+  { accepted, acceptedSum }: LoadReport,
+): Promise<void> {
   const [stored] = await postgres.query<{ count: number; sum: number }>(
     `select count(*) as count, coalesce(sum(('x' || right(message_id::text, 12))::bit(48)::bigint), 0)::bigint as sum
      from messages where message_id between $1::uuid and $2::uuid`,
-    [`${run}-0000-0000-0000-000000000000`, `${run}-ffff-ffff-ffff-ffffffffffff`],
+    [`${runId}-0000-0000-0000-000000000000`, `${runId}-ffff-ffff-ffff-ffffffffffff`],
   );
   if (stored?.count !== accepted || stored.sum !== acceptedSum) {
     throw new Error(`${accepted} accepted, ${stored?.count} stored; sums ${acceptedSum} and ${stored?.sum}`);

@@ -125,14 +125,12 @@ export function openCollector(
     if (!mayLeave()) return;
     if (flushScheduledAtMs === null) {
       flushScheduledAtMs = now;
-      setImmediate(() => {
-        flushScheduledAtMs = null;
-        flush();
-      });
+      setImmediate(flush);
     } else if (now - flushScheduledAtMs > turnMsMax) flush();
   }
 
   function flush(): void {
+    flushScheduledAtMs = null;
     while (mayLeave()) {
       const { batch, rest } = takeBatch(waiting, conversationsUnderWay, settings);
       if (batch.length === 0) return;
