@@ -14,6 +14,8 @@ export interface StagedServer {
   pause(): void;
   resume(): void;
   isRunning(): boolean;
+  /** Of the process that was started last. */
+  pid(): number;
 }
 
 /** How one is started; what that answers is asked only while it runs. */
@@ -70,6 +72,7 @@ export function stagedServer(
   return {
     name,
     isRunning,
+    pid: () => running?.pid ?? 0,
     stop: (signal) =>
       inTurn(async () => {
         if (signal !== "SIGKILL") signalAll("SIGCONT");

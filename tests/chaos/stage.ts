@@ -7,6 +7,7 @@ import { claimDirectory } from "../../deploy/local/claim.ts";
 import { type KafkaCluster, startKafkaCluster } from "../../deploy/local/kafka.ts";
 import { choosePorts } from "../../deploy/local/ports.ts";
 import { startPostgres } from "../../deploy/local/postgres.ts";
+import { stopLeftovers } from "../../deploy/local/process.ts";
 import { startRedis } from "../../deploy/local/redis.ts";
 import { type RunningServer, removeData, type ServerOptions } from "../../deploy/local/services.ts";
 import { type Config, readConfig } from "../../src/config.ts";
@@ -17,6 +18,8 @@ import { openPostgres, type Postgres } from "../../src/platform/postgres.ts";
 import { topicsOf } from "../../src/topics.ts";
 import { type FaultProxy, startFaultProxy } from "../support/fault-proxy.ts";
 import type { Defect } from "./defect.ts";
+import { type Disk, makeDisk, unmountBelow } from "./disk.ts";
+import { diskFaults } from "./faults/disk.ts";
 import { instanceFaults } from "./faults/instances.ts";
 import { networkFaults } from "./faults/network.ts";
 import { kafkaFaults, postgresFaults, redisFaults } from "./faults/servers.ts";
@@ -64,6 +67,8 @@ export interface StageParts {
   redis: StagedServer;
   brokers: readonly StagedServer[];
   proxies: Proxies;
+  /** The first broker's, if it can be made full. */
+  disk: Disk | undefined;
   /** The address of Redis itself. */
   redisUrl: string;
   /** To Postgres itself. */
@@ -91,8 +96,12 @@ export async function openStage(options: StageOptions): Promise<Stage> {
   await using opened = new AsyncDisposableStack();
   mkdirSync(options.dataDirectory, { recursive: true });
   opened.defer(claimDirectory(options.dataDirectory));
+  await stopLeftovers(options.dataDirectory);
+  unmountBelow(options.dataDirectory);
   await removeData(options.dataDirectory);
 
+  const disk = makeBrokerDisk(options);
+  opened.defer(() => disk?.remove());
   const proxies = await startProxies(options, opened);
   const servers = await startServers(options, proxies, opened);
   const config = readConfig({
@@ -125,6 +134,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     instances,
     ...servers.staged,
     proxies,
+    disk,
     redisUrl: config.REDIS_URL,
     database,
   };
@@ -134,6 +144,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     ...redisFaults(parts),
     ...kafkaFaults(parts),
     ...networkFaults(parts),
+    ...diskFaults(parts),
   ];
   const running = opened.move();
   return {
@@ -152,6 +163,12 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     unexpectedExits: () => exits,
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
+}
+
+function makeBrokerDisk({ dataDirectory, report }: StageOptions): Disk | undefined {
+  const folder = join(dataDirectory, "kafka-1");
+  mkdirSync(folder, { recursive: true });
+  return makeDisk(folder, report);
 }
 
 async function startProxies(options: StageOptions, opened: AsyncDisposableStack): Promise<Proxies> {
