@@ -1,7 +1,7 @@
 // Whether this process works, and whether it should get traffic.
 import { Elysia } from "elysia";
 import { healthAnswer, readinessAnswer } from "../model/answers.ts";
-import { describeAnswers } from "./describe.ts";
+import { describeAnswers, withProblems } from "./describe.ts";
 
 /** How a dependency or worker is now; only Postgres and draining make an instance unready. */
 export type Health = "up" | "degraded" | "down";
@@ -14,12 +14,16 @@ export interface Readiness {
   others(): Record<string, Health>;
 }
 
+// Any URL may be malformed: 400.
 const describe = {
-  health: describeAnswers("admin", "Whether the process works", { 200: healthAnswer }),
-  readiness: describeAnswers("admin", "Whether it should get traffic", {
-    200: readinessAnswer,
-    503: readinessAnswer,
-  }),
+  health: withProblems(describeAnswers("admin", "Whether the process works", { 200: healthAnswer }), [400]),
+  readiness: withProblems(
+    describeAnswers("admin", "Whether it should get traffic", {
+      200: readinessAnswer,
+      503: readinessAnswer,
+    }),
+    [400],
+  ),
 };
 
 /** GET /healthz and GET /readyz. */

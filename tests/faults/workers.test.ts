@@ -2,11 +2,11 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { type Server, serve } from "../../src/serve.ts";
 import type { WorkerName } from "../../workers/protocol.ts";
+import { openCommander } from "../chaos/seam.ts";
 import { startServer, type TestServer } from "../support/server.ts";
 import { until } from "../support/until.ts";
 import { shardOf, untilRouted } from "../support/walk.ts";
 import { type NodeProcess, startNode } from "../walk/node-process.ts";
-import { doHarm, harmable } from "./harm.ts";
 
 setDefaultTimeout(60_000);
 
@@ -15,10 +15,12 @@ let server: TestServer;
 let harmed: Server;
 let hopeless: NodeProcess;
 const conversationIds: string[] = [];
+const tell = openCommander();
+const programOf = (name: WorkerName) => new URL(`../chaos/instance-worker-${name}.ts`, import.meta.url);
 
 beforeAll(async () => {
   server = await startServer({ ROLES: "api,outbox,router" });
-  harmed = await serve(server.config, { programOf: harmable });
+  harmed = await serve(server.config, { programOf });
   // Its poller finds another number of shards in the database, each time.
   hopeless = await startNode(server.config, { ROLES: "outbox", KAFKA_PARTITIONS: "8", LOG_LEVEL: "fatal" });
   while (new Set(conversationIds.map((id) => shardOf(server.config, id))).size < 4)
@@ -38,7 +40,7 @@ const takenOverMsMax = 7_000;
 
 test("a poller that stands still is found, and what it had is published meanwhile", async () => {
   await untilBothHaveShards();
-  doHarm("outbox-poller", "stand still");
+  tell({ kind: "loop_worker", worker: "outbox-poller" });
   const harmedAtMs = performance.now();
   await postToEach();
   await until(async () => (await healthOf("outbox-poller")) === "down", "it is found");
@@ -50,7 +52,7 @@ test("a poller that stands still is found, and what it had is published meanwhil
 
 test("a router that stands still is found, and what it had is routed meanwhile", async () => {
   await untilRouted(server.postgres, 30_000);
-  doHarm("message-router", "stand still");
+  tell({ kind: "loop_worker", worker: "message-router" });
   const harmedAtMs = performance.now();
   await postToEach();
   await until(async () => (await healthOf("message-router")) === "down", "it is found");
@@ -62,7 +64,7 @@ test("a router that stands still is found, and what it had is routed meanwhile",
 test("workers that crash again and again come back each time", async () => {
   for (let round = 0; round < 3; round += 1) {
     await until(async () => (await healthOf("outbox-poller")) === "up", "it works");
-    doHarm("outbox-poller", "crash");
+    tell({ kind: "crash_worker", worker: "outbox-poller" });
     await postToEach();
     await until(async () => (await healthOf("outbox-poller")) === "down", "it is found");
   }

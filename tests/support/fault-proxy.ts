@@ -8,6 +8,8 @@ export interface Unit {
   direction: "request" | "answer";
   name: string;
   bytes: Buffer;
+  /** When it came to the proxy, by performance.now(). */
+  arrivedAtMs: number;
 }
 
 /**
@@ -38,13 +40,25 @@ export interface FaultProxy {
   stop(): Promise<void>;
 }
 
+/** Of one direction of a connection; beyond it the proxy reads no more, so that the sender has to wait. */
+const heldBytesMax = 1024 * 1024;
+
 export const passAll: Fault = () => "pass";
 export const dropAll: Fault = () => "drop";
 export const dropAnswers: Fault = ({ direction }) => (direction === "answer" ? "drop" : "pass");
 
 /** Each unit arrives later by so much; the order stays. */
 export function delayBy(durationMs: number): Fault {
-  return () => Bun.sleep(durationMs).then(() => "pass");
+  return ({ arrivedAtMs }) => {
+    const leftMs = arrivedAtMs + durationMs - performance.now();
+    return leftMs <= 0 ? "pass" : Bun.sleep(leftMs).then(() => "pass");
+  };
+}
+
+/** Nothing arrives until `release` is called; then all of it does, in order. */
+export function holdAll(): { fault: Fault; release(): void } {
+  const held = Promise.withResolvers<Verdict>();
+  return { fault: () => held.promise, release: () => held.resolve("pass") };
 }
 
 /**
@@ -96,14 +110,27 @@ export async function startFaultProxy(options: { target?: number; protocol?: () 
     end: (how: "close" | "reset") => void,
   ) {
     let passing = Promise.resolve();
-    const pass = async (name: string, bytes: Buffer) => {
-      const verdict = await proxy.fault({ direction, name, bytes });
-      if (verdict === "pass") to.write(bytes);
-      else if (verdict === "close" || verdict === "reset") end(verdict);
-      else if (verdict !== "drop") to.write(verdict);
+    let heldBytes = 0;
+    const hold = (bytes: Buffer) => {
+      heldBytes += bytes.length;
+      if (heldBytes > heldBytesMax) from.pause();
+    };
+    const letGo = (bytes: Buffer) => {
+      heldBytes -= bytes.length;
+      if (from.isPaused() && heldBytes <= heldBytesMax) from.resume();
+    };
+    const pass = async (unit: Unit) => {
+      const verdict = await proxy.fault(unit);
+      letGo(unit.bytes);
+      if (verdict === "close" || verdict === "reset") end(verdict);
+      else if (verdict !== "drop") await write(to, verdict === "pass" ? unit.bytes : verdict);
     };
     from.on("data", (chunk) => {
-      for (const { name, bytes } of split(chunk)) passing = passing.then(() => pass(name, bytes));
+      const arrivedAtMs = performance.now();
+      for (const { name, bytes } of split(chunk)) {
+        hold(bytes);
+        passing = passing.then(() => pass({ direction, name, bytes, arrivedAtMs }));
+      }
     });
     from.on("error", () => end("reset"));
     // What was sent before the end still arrives.
@@ -126,6 +153,18 @@ export async function startFaultProxy(options: { target?: number; protocol?: () 
     },
   };
   return proxy;
+}
+
+/** Resolves when there is room for more, or nobody who would take it. */
+function write(to: Socket, bytes: Buffer): Promise<void> | undefined {
+  if (to.destroyed || to.write(bytes)) return undefined;
+  return new Promise((resolve) => {
+    const done = () => {
+      to.off("drain", done).off("close", done);
+      resolve();
+    };
+    to.on("drain", done).on("close", done);
+  });
 }
 
 function chunksAsTheyCome(): Splitter {

@@ -1,0 +1,4 @@
+// The worker as it is, on a thread that obeys a test.
+import { runUnderSeam } from "./seam.ts";
+
+await runUnderSeam("redis-backfill", () => import("../../workers/redis-backfill.ts"));
