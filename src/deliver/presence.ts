@@ -93,7 +93,11 @@ export function openPresence({ hub, redis, log }: { hub: Hub; redis: Redis; log:
   };
   const renewQuietly = () =>
     renew().catch((error: unknown) => log.debug({ err: error }, "presence could not be renewed"));
+  // Also by itself when Redis is back: the word of an epoch may be said before this instance hears again.
   hub.onEpoch(() => void renewQuietly());
+  redis.onStateChange((state) => {
+    if (state === "up") void renewQuietly();
+  });
   const keepFresh = async () => {
     while (!closing.signal.aborted) {
       await pause(refreshIntervalMs, closing.signal);

@@ -21,7 +21,7 @@ import {
 
 setDefaultTimeout(120_000);
 
-const size = { conversations: 40, messages: 2_000 };
+const size = { conversations: 30, messages: 1_200 };
 /** A lease of 4 s, a renewal, and a busy machine. */
 const takenOverMsMax = 7_000;
 const retryForMs = 40_000;
