@@ -75,7 +75,7 @@ async function runOnStage(
   report(`seed: ${seed}`);
   await using stage = await openStage({ instances, brokers, dataDirectory: data, report, signal });
   const kinds = stage.faults.filter(({ group }) => faults === undefined || faults.includes(group));
-  return await run({ stage, seed, seconds, rate, kinds, report, signal });
+  return await run({ stage, seed, seconds, traffic: { rate, mix: "load" }, kinds, report, signal });
 }
 
 interface Options {

@@ -1,7 +1,7 @@
 // One run: clients and readers at work on a stage, faults by plan, everything healed, everything judged.
 import { seededRandom } from "../support/random.ts";
 import { guarantees, Judgement, merged } from "./checker/judgement.ts";
-import { type Clients, startClients } from "./clients/clients.ts";
+import { type Clients, startClients, type Traffic } from "./clients/clients.ts";
 import { makeWorld, type World } from "./clients/world.ts";
 import type { FaultKind } from "./faults.ts";
 import { type LiveReader, openSocketReader, openStreamReader, type SocketReader } from "./readers.ts";
@@ -16,8 +16,7 @@ export interface RunOptions {
   stage: Stage;
   seed: number;
   seconds: number;
-  /** Messages a second when all is well. */
-  rate: number;
+  traffic: Traffic;
   /** Which kinds of faults may strike; none: a run without any. */
   kinds: readonly FaultKind[];
   /** How many users, guests and conversations there are. */
@@ -48,7 +47,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
   report("clients: making conversations");
   const world = await makeWorld(stage.instances, stage.config, random, options.size ?? usualSize);
   const probes = await startProbes(world, stage.postgres);
-  const clients = startClients(world, options.rate);
+  const clients = startClients(world, options.traffic);
   const readers = openReaders(world, clients);
   const faults = new Faults(options.kinds);
   const startedAtMs = performance.now();

@@ -52,8 +52,16 @@ const ways: [
   [0.01, "race"],
 ];
 
-/** `rate`: messages a second when all is well. */
-export function startClients(world: World, rate: number): Clients {
+/** What clients do. */
+export interface Traffic {
+  /** Messages a second when all is well. */
+  rate: number;
+  /** `load`: mostly messages, in large batches; `everything`: each operation as often as the others. */
+  mix: "load" | "everything";
+}
+
+/** Starts them. */
+export function startClients(world: World, { rate, mix }: Traffic): Clients {
   const { random, targets, history } = world;
   const sockets = world.users
     .slice(0, sendingUsers)
@@ -90,7 +98,7 @@ export function startClients(world: World, rate: number): Clients {
     }
     const conversation = pickConversation(world);
     const user = random.pick(conversation.memberIds);
-    switch (pickWay(random.next())) {
+    switch (mix === "load" ? pickWay(random.next()) : random.pick(ways)[1]) {
       case "socket":
         sendOverSocket(begun(composeMessage(world, conversation, socketUser(conversation.memberIds, user))));
         return 1;
@@ -147,7 +155,7 @@ export function startClients(world: World, rate: number): Clients {
   function composeBatch(user: string): Letter[] {
     const mine = world.conversations.filter(({ memberIds }) => memberIds.includes(user));
     const places = Array.from({ length: random.between(1, 4) }, () => random.pick(mine));
-    const rows = random.between(1, batchRowsMax);
+    const rows = random.between(1, mix === "load" ? batchRowsMax : 5);
     return Array.from({ length: rows }, () => composeMessage(world, random.pick(places), user));
   }
 

@@ -8,8 +8,8 @@ import { noteNumber, type World } from "./world.ts";
 /** Told when a guest may read a conversation, from this number on. */
 export type OnAdded = (guest: string, conversationId: string, number: number) => void;
 
-const stayMs = [1_500, 5_000] as const;
-const pauseMs = [200, 1_500] as const;
+const stayMs = [300, 2_000] as const;
+const pauseMs = [100, 1_000] as const;
 const retryPauseMs = [200, 800] as const;
 
 /** All of them, each with one conversation at a time. */

@@ -85,11 +85,13 @@ export async function makeWorld(
   const conversations: Conversation[] = [];
   const ownerOf = new Map<string, string>();
 
+  const inEach = Math.min(membersInEach, Math.ceil(users.length / 2));
+
   const make = async (number: number): Promise<Conversation> => {
     const owner = users[number % users.length] as string;
     const others = random.shuffle(users.filter((user) => user !== owner));
-    const isDirect = number % directEvery === directEvery - 1;
-    const members = number === 0 ? others : others.slice(0, isDirect ? 1 : membersInEach - 1);
+    const isDirect = number % directEvery === 0;
+    const members = number === 1 ? others : others.slice(0, isDirect ? 1 : inEach - 1);
     const channels = [...(number % 3 === 0 ? ["support"] : []), ...(number % 5 === 0 ? ["audit"] : [])];
     const body = { kind: isDirect ? "direct" : "group", members, channels: isDirect ? [] : channels };
     const token = tokens.get(owner) ?? "";
@@ -100,7 +102,7 @@ export async function makeWorld(
     return { id, channels: body.channels, memberIds: [owner, ...members] };
   };
   for (const number of upTo(size.conversations)) {
-    const conversation = await make(number - 1);
+    const conversation = await make(number);
     // Two users have one direct conversation, however often it is made.
     if (!conversations.some(({ id }) => id === conversation.id)) conversations.push(conversation);
   }
