@@ -14,7 +14,7 @@ export interface Prepared {
   jwtSecret: string;
   partitions: number;
   /** Resolves when the node listens. */
-  startServer(): Promise<AsyncDisposable & { url: string }>;
+  startServer(): Promise<AsyncDisposable & { url: string; pid: number }>;
 }
 
 /** Makes and migrates the database `bench`; the node will have these roles. */
@@ -61,6 +61,7 @@ export async function prepareDatabase(services: LocalServices, roles: string): P
         if (address === undefined) continue;
         return {
           url: address,
+          pid: child.pid,
           async [Symbol.asyncDispose]() {
             child.kill();
             await child.exited;

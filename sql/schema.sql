@@ -41,6 +41,7 @@ create table dead_letters (
   record json not null,
   parked_at timestamp(3) with time zone default now() not null,
   replayed_at timestamp(3) with time zone,
+  replay_requested_at timestamp(3) with time zone,
   constraint dead_letters_pkey PRIMARY KEY (id),
   constraint dead_letters_stage_check CHECK (stage = ANY (ARRAY['outbox'::text, 'router'::text]))
 );
@@ -84,6 +85,7 @@ create table outbox (
   traceparents text[] not null,
   payload_bytes integer not null,
   enqueued_at timestamp(3) with time zone not null,
+  dead_letter_id uuid,
   constraint outbox_pkey PRIMARY KEY (shard, id)
 ) with (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=2000, autovacuum_vacuum_insert_threshold=-1, autovacuum_vacuum_cost_delay=0);
 
@@ -138,13 +140,21 @@ create table shard_leases (
   constraint shard_leases_pkey PRIMARY KEY (shard)
 ) with (fillfactor=50);
 
+CREATE INDEX dead_letters_by_conversation ON public.dead_letters USING btree (conversation_id, parked_at, id);
+
 CREATE INDEX dead_letters_by_message ON public.dead_letters USING btree (conversation_id, sequence_number) WHERE (replayed_at IS NULL);
+
+CREATE INDEX dead_letters_open ON public.dead_letters USING btree (parked_at, id) WHERE (replayed_at IS NULL);
+
+CREATE INDEX dead_letters_replayed ON public.dead_letters USING btree (parked_at, id) WHERE (replayed_at IS NOT NULL);
 
 CREATE INDEX members_by_user ON public.members USING btree (user_id);
 
 CREATE UNIQUE INDEX messages_idempotency ON public.messages USING btree (conversation_id, idempotency_key, sender_id, event);
 
 CREATE INDEX outbox_by_time ON public.outbox USING btree (shard, enqueued_at);
+
+CREATE INDEX outbox_replays ON public.outbox USING btree (dead_letter_id) WHERE (dead_letter_id IS NOT NULL);
 
 CREATE INDEX refresh_tokens_by_expiry ON public.refresh_tokens USING btree (expires_at);
 
@@ -258,32 +268,35 @@ CREATE OR REPLACE FUNCTION public.claim_shards(p_poller_id uuid, p_lease_ms inte
 AS $function$
 #variable_conflict use_column
 declare
+  v_lease interval := p_lease_ms * interval '1 millisecond';
+  v_now timestamptz;
   v_share integer;
-  v_expires_at timestamptz := clock_timestamp() + p_lease_ms * interval '1 millisecond';
 begin
   perform pg_advisory_xact_lock(hashtext('chat4all.claim_shards'));
-  insert into pollers (id, expires_at) values (p_poller_id, v_expires_at)
+  -- Only now: no lease that another poller was given while this one waited is further ahead.
+  v_now := clock_timestamp();
+  insert into pollers (id, expires_at) values (p_poller_id, v_now + v_lease)
   on conflict (id) do update set expires_at = excluded.expires_at;
-  delete from pollers p where p.expires_at < clock_timestamp();
+  delete from pollers p where p.expires_at <= v_now or p.expires_at > v_now + v_lease;
+
+  update shard_leases l set owner = null, expires_at = '-infinity'
+  where l.owner is not null and (l.expires_at <= v_now or l.expires_at > v_now + v_lease);
 
   select ceil((select count(*) from shard_leases)::numeric / (select count(*) from pollers)) into v_share;
 
-  update shard_leases l set expires_at = v_expires_at
-  where l.owner = p_poller_id and l.expires_at > clock_timestamp();
+  update shard_leases l set expires_at = v_now + v_lease where l.owner = p_poller_id;
 
   update shard_leases l set owner = null, expires_at = '-infinity'
   where l.shard in (select o.shard from shard_leases o where o.owner = p_poller_id
                     order by o.shard offset v_share);
 
-  update shard_leases l set owner = p_poller_id, epoch = l.epoch + 1, expires_at = v_expires_at
+  update shard_leases l set owner = p_poller_id, epoch = l.epoch + 1, expires_at = v_now + v_lease
   where l.shard in (
-    select f.shard from shard_leases f where f.owner is null or f.expires_at <= clock_timestamp()
+    select f.shard from shard_leases f where f.owner is null
     order by f.shard
-    limit greatest(0, v_share - (select count(*) from shard_leases o
-      where o.owner = p_poller_id and o.expires_at > clock_timestamp())));
+    limit greatest(0, v_share - (select count(*) from shard_leases o where o.owner = p_poller_id)));
 
-  return query select l.shard, l.epoch from shard_leases l
-  where l.owner = p_poller_id and l.expires_at > clock_timestamp() order by l.shard;
+  return query select l.shard, l.epoch from shard_leases l where l.owner = p_poller_id order by l.shard;
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.create_conversation(p_id uuid, p_kind text, p_shard smallint, p_creator_id text, p_member_ids text[], p_channels text[], p_metadata text, p_direct_key text)
@@ -305,6 +318,53 @@ begin
   from (select distinct u from unnest(array_append(p_member_ids, p_creator_id)) u) distinct_members;
   return query select 'created', p_id;
 end $function$;
+
+CREATE OR REPLACE FUNCTION public.cut_outbox_rows(p_shard smallint, p_row_ids bigint[], p_conversation_ids uuid[], p_sequence_numbers bigint[], p_poller_id uuid, p_epoch bigint)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+begin
+  if not owns_shard(p_shard, p_poller_id, p_epoch) then return false; end if;
+
+  with kept as (
+    select o.id,
+      array_agg(u.conversation_id order by u.ord) filter (where g.row_id is null) as conversation_ids,
+      array_agg(u.sequence_number order by u.ord) filter (where g.row_id is null) as sequence_numbers,
+      array_agg(u.traceparent order by u.ord) filter (where g.row_id is null) as traceparents
+    from outbox o
+    cross join lateral unnest(o.conversation_ids, o.sequence_numbers, o.traceparents) with ordinality
+      as u(conversation_id, sequence_number, traceparent, ord)
+    left join unnest(p_row_ids, p_conversation_ids, p_sequence_numbers)
+      as g(row_id, conversation_id, sequence_number)
+      on g.row_id = o.id and g.conversation_id = u.conversation_id and g.sequence_number = u.sequence_number
+    where o.shard = p_shard and o.id = any (p_row_ids)
+    group by o.id
+  ), cut as (
+    update outbox o
+    set conversation_ids = k.conversation_ids, sequence_numbers = k.sequence_numbers, traceparents = k.traceparents
+    from kept k
+    where o.shard = p_shard and o.id = k.id and k.conversation_ids is not null
+  )
+  delete from outbox o using kept k
+  where o.shard = p_shard and o.id = k.id and k.conversation_ids is null;
+  return true;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.enqueue_replays(p_ids uuid[], p_traceparent text)
+ RETURNS void
+ LANGUAGE sql
+AS $function$
+  insert into outbox (shard, conversation_ids, sequence_numbers, traceparents, payload_bytes, enqueued_at,
+    dead_letter_id)
+  select c.shard, array[l.conversation_id], array[l.sequence_number], array[p_traceparent],
+    coalesce(octet_length(m.payload::text), 0) + coalesce(octet_length(m.metadata::text), 0), now(), l.id
+  from dead_letters l
+  join conversations c on c.id = l.conversation_id
+  join messages m on m.conversation_id = l.conversation_id and m.sequence_number = l.sequence_number
+  where l.id = any (p_ids)
+  order by l.conversation_id, l.sequence_number;
+  update dead_letters set replay_requested_at = now() where id = any (p_ids);
+$function$;
 
 CREATE OR REPLACE FUNCTION public.ingest_batch(p_conversation_ids uuid[], p_sender_ids text[], p_message_ids uuid[], p_payloads text[], p_metadatas text[], p_traceparents text[], p_token_ids text[], p_family_ids text[])
  RETURNS TABLE(ord integer, outcome text, sequence_number bigint, created_at timestamp with time zone, shard smallint)
@@ -399,34 +459,40 @@ begin
   returning 'accepted'::text, b.delivered, b.read;
 end $function$;
 
-CREATE OR REPLACE FUNCTION public.park_outbox_record(p_shard smallint, p_row_id bigint, p_conversation_id uuid, p_sequence_number bigint, p_reason text, p_tries integer, p_record json)
+CREATE OR REPLACE FUNCTION public.owns_shard(p_shard smallint, p_poller_id uuid, p_epoch bigint)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+begin
+  perform from shard_leases l
+  where l.shard = p_shard and l.owner = p_poller_id and l.epoch = p_epoch for share;
+  return found;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.park_outbox_record(p_shard smallint, p_row_id bigint, p_conversation_id uuid, p_sequence_number bigint, p_poller_id uuid, p_epoch bigint, p_reason text, p_tries integer, p_record json)
  RETURNS boolean
  LANGUAGE plpgsql
 AS $function$
 declare
-  v_row outbox;
-  v_position integer;
+  v_letter_id uuid;
 begin
-  select * into v_row from outbox o where o.shard = p_shard and o.id = p_row_id for update;
-  select u.ord into v_position
-  from unnest(v_row.conversation_ids, v_row.sequence_numbers) with ordinality
-    as u(conversation_id, sequence_number, ord)
-  where u.conversation_id = p_conversation_id and u.sequence_number = p_sequence_number;
-  if not found then return false; end if;
+  if not owns_shard(p_shard, p_poller_id, p_epoch) then return false; end if;
+  select o.dead_letter_id into v_letter_id from outbox o
+  where o.shard = p_shard and o.id = p_row_id
+    and (p_conversation_id, p_sequence_number) in
+      (select u.c, u.n from unnest(o.conversation_ids, o.sequence_numbers) as u(c, n));
+  if not found then return true; end if;
 
-  insert into dead_letters (stage, conversation_id, sequence_number, reason, tries, record)
-  values ('outbox', p_conversation_id, p_sequence_number, p_reason, p_tries, p_record);
-
-  if cardinality(v_row.conversation_ids) = 1 then
-    delete from outbox o where o.shard = p_shard and o.id = p_row_id;
+  if v_letter_id is null then
+    insert into dead_letters (stage, conversation_id, sequence_number, reason, tries, record)
+    values ('outbox', p_conversation_id, p_sequence_number, p_reason, p_tries, p_record);
   else
-    update outbox o
-    set conversation_ids = v_row.conversation_ids[:v_position - 1] || v_row.conversation_ids[v_position + 1:],
-        sequence_numbers = v_row.sequence_numbers[:v_position - 1] || v_row.sequence_numbers[v_position + 1:],
-        traceparents = v_row.traceparents[:v_position - 1] || v_row.traceparents[v_position + 1:]
-    where o.shard = p_shard and o.id = p_row_id;
+    update dead_letters l
+    set stage = 'outbox', reason = p_reason, tries = l.tries + p_tries, record = p_record, replay_requested_at = null
+    where l.id = v_letter_id and l.replayed_at is null;
   end if;
-  return true;
+  return cut_outbox_rows(p_shard, array[p_row_id], array[p_conversation_id], array[p_sequence_number],
+    p_poller_id, p_epoch);
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.release_shards(p_poller_id uuid)
@@ -461,6 +527,45 @@ begin
   v_event := append_event(p_conversation_id, 'member.removed', p_event_id, p_event_id, p_caller_id,
     json_build_object('user_id', p_user_id)::text, null, p_traceparent);
   return query select 'accepted', v_event;
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.replay_dead_letter(p_id uuid, p_traceparent text)
+ RETURNS text
+ LANGUAGE plpgsql
+AS $function$
+declare
+  v_letter dead_letters;
+begin
+  select * into v_letter from dead_letters l where l.id = p_id for update;
+  if not found then return 'unknown'; end if;
+  if v_letter.replayed_at is not null then return 'already_replayed'; end if;
+  if not exists (select from messages m where m.conversation_id = v_letter.conversation_id
+                 and m.sequence_number = v_letter.sequence_number) then return 'not_replayable'; end if;
+  if not exists (select from outbox o where o.dead_letter_id = p_id) then
+    perform enqueue_replays(array[p_id], p_traceparent);
+  end if;
+  return 'accepted';
+end $function$;
+
+CREATE OR REPLACE FUNCTION public.replay_dead_letters(p_conversation_id uuid, p_letters_max integer, p_traceparent text)
+ RETURNS integer
+ LANGUAGE plpgsql
+AS $function$
+declare
+  v_ids uuid[];
+begin
+  select array_agg(picked.id) into v_ids from (
+    select l.id from dead_letters l
+    where l.replayed_at is null and l.replay_requested_at is null
+      and l.conversation_id >= coalesce(p_conversation_id, '00000000-0000-0000-0000-000000000000')
+      and l.conversation_id <= coalesce(p_conversation_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+      and exists (select from messages m
+        where m.conversation_id = l.conversation_id and m.sequence_number = l.sequence_number)
+    order by l.conversation_id, l.sequence_number
+    limit p_letters_max for update of l
+  ) picked;
+  perform enqueue_replays(v_ids, p_traceparent);
+  return coalesce(cardinality(v_ids), 0);
 end $function$;
 
 CREATE OR REPLACE FUNCTION public.revoke_family(p_family_id uuid, p_access_seconds integer)

@@ -7,11 +7,13 @@ import { openPresence } from "./deliver/presence.ts";
 import { openRecentCache } from "./deliver/recent-cache.ts";
 import { openEdge } from "./edge/edge.ts";
 import type { Health, Readiness } from "./edge/health.ts";
+import { openRateLimits } from "./edge/rate-limits.ts";
 import { openRevocations } from "./identity/revocation.ts";
 import { openTokens } from "./identity/tokens.ts";
 import { collectorDefaults, openCollector } from "./ingest/collector.ts";
 import type { Log } from "./platform/log.ts";
 import type { Postgres } from "./platform/postgres.ts";
+import { boundQueries } from "./platform/postgres-bound.ts";
 import { openRedis } from "./platform/redis.ts";
 import { announcer, streamDependencies } from "./wiring.ts";
 
@@ -36,9 +38,13 @@ export interface ApiSurroundings {
   readiness: Readiness;
 }
 
+/** Queries that are under way or wait for a connection; beyond that requests get 503. */
+const queriesMax = 1000;
+
 /** Opens the API; it does not listen yet. */
 export function openApi(surroundings: ApiSurroundings): Api {
-  const { config, instanceId, log, postgres, workers, readiness } = surroundings;
+  const { config, instanceId, log, workers, readiness } = surroundings;
+  const postgres = boundQueries(surroundings.postgres, queriesMax);
   const shards = config.KAFKA_PARTITIONS;
   const redis = openRedis({ url: config.REDIS_URL, prefix: config.REDIS_PREFIX, log });
   const hub = openHub({ postgres, redis, log, instanceId, shards, pollIntervalMs: config.LIVE_POLL_MS });
@@ -51,20 +57,27 @@ export function openApi(surroundings: ApiSurroundings): Api {
     audience: config.JWT_AUDIENCE,
   });
   const revocations = openRevocations(postgres);
+  const limits = openRateLimits(redis, {
+    user: config.RATE_LIMIT_USER_PER_SECOND,
+    conversation: config.RATE_LIMIT_CONVERSATION_PER_SECOND,
+  });
   const connections = openConnections({
     isRevoked: (caller) => revocations.isRevoked(caller),
     onRevoked: (listener) => hub.onRevoked(listener),
   });
+  const admission = { isQueueFull: collector.isFull, eventStreams: () => connections.eventStreams };
 
   const presence = openPresence({ hub, redis, log });
   const app = createApp({
     config,
-    edge: openEdge(tokens, revocations, log),
+    edge: openEdge(tokens, revocations, admission, log),
+    limits,
     collector,
     changes: { postgres, onEvent: announce.event },
     conversations: {
       postgres,
       recent: openRecentCache(redis),
+      limits,
       channels: config.CHANNELS,
       partitions: shards,
       onEvent: announce.event,
@@ -81,7 +94,7 @@ export function openApi(surroundings: ApiSurroundings): Api {
       hub,
       presence,
       connections,
-      ...streamDependencies({ tokens, revocations, collector, postgres }),
+      ...streamDependencies({ tokens, revocations, collector, limits, postgres }),
     },
     readiness,
   });

@@ -12,6 +12,7 @@ import { type StreamDependencies, webSocketLimits, webSocketRoutes } from "./del
 import { documentRoutes } from "./docs/openapi.ts";
 import type { Edge } from "./edge/edge.ts";
 import { healthRoutes, type Readiness } from "./edge/health.ts";
+import type { RateLimits } from "./edge/rate-limits.ts";
 import { credentialRoutes, type IdentityParts, oauthRoutes } from "./identity/routes.ts";
 import type { Changes } from "./ingest/change.ts";
 import type { Collector } from "./ingest/collector.ts";
@@ -21,6 +22,7 @@ import { batchRoutes, changeRoutes, messageRoutes } from "./ingest/routes.ts";
 export interface AppParts {
   config: Config;
   edge: Edge;
+  limits: RateLimits;
   collector: Collector;
   changes: Changes;
   conversations: ConversationParts;
@@ -31,7 +33,7 @@ export interface AppParts {
 
 /** The application, not yet listening. */
 export function createApp(parts: AppParts) {
-  const { config, edge } = parts;
+  const { config, edge, limits } = parts;
   return new Elysia({
     normalize: false,
     // A short host name without a port is a host like any other.
@@ -44,9 +46,9 @@ export function createApp(parts: AppParts) {
     .use(documentRoutes(config))
     .use(oauthRoutes(parts.identity))
     .use(credentialRoutes(edge, parts.identity))
-    .use(messageRoutes(edge, parts.collector))
-    .use(batchRoutes(edge, parts.collector))
-    .use(changeRoutes(edge, parts.changes))
+    .use(messageRoutes(edge, parts.collector, limits))
+    .use(batchRoutes(edge, parts.collector, limits))
+    .use(changeRoutes(edge, parts.changes, limits))
     .use(conversationWriteRoutes(edge, parts.conversations))
     .use(conversationReadRoutes(edge, parts.conversations))
     .use(webSocketRoutes(parts.streams))

@@ -32,7 +32,7 @@ export const environmentSchema = Type.Object({
     minimum: 4,
     maximum: 500,
     default: 12,
-    description: "Connections of the main thread; each worker opens up to four more.",
+    description: "Connections of the main thread; each worker opens up to five more.",
   }),
   KAFKA_BROKERS: list("^[^\\s,]+:\\d+$", [], "Kafka bootstrap servers, host:port, separated by commas."),
   KAFKA_TOPIC_PREFIX: Type.String({

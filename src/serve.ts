@@ -3,12 +3,13 @@
 import { Elysia } from "elysia";
 import { type Api, openApi } from "./api.ts";
 import type { Config } from "./config.ts";
-import { type Health, healthRoutes, type Readiness } from "./edge/health.ts";
+import { healthRoutes, type Readiness } from "./edge/health.ts";
 import { collectorDefaults } from "./ingest/collector.ts";
 import { OperatingError } from "./model/errors.ts";
 import { type Log, openLog } from "./platform/log.ts";
 import { checkSchema } from "./platform/migrate.ts";
-import { isConnectionFailure, openPostgres, type Postgres } from "./platform/postgres.ts";
+import { isConnectionFailure, openPostgres, openPostgresPulse, type Postgres } from "./platform/postgres.ts";
+import type { Pulse } from "./platform/postgres-pulse.ts";
 import { type SuperviseOptions, startWorkers } from "./supervise.ts";
 import { build } from "./version.ts";
 
@@ -20,7 +21,6 @@ export interface Server {
   drain(): Promise<void>;
 }
 
-const postgresCheckMs = 1000;
 /** So long a draining node still answers, with /readyz 503, for load balancers to notice. */
 const noticeMs = 500;
 
@@ -36,11 +36,11 @@ export async function serve(
   const instanceId = crypto.randomUUID();
   const isApi = config.ROLES.includes("api");
   const usesKafka = config.ROLES.includes("outbox") || config.ROLES.includes("router");
-  const postgres = openPool(config, "chat4all", config.DATABASE_CONNECTIONS);
-  const ingestPostgres = openPool(config, "chat4all ingest", collectorDefaults.batchesMax);
-  // Health asks on a connection of its own: a busy node is not a sick one.
-  const healthPostgres = openPool(config, "chat4all health", 1);
-  await checkSchema(healthPostgres).catch(explainAbsence);
+  // On a connection of its own: a busy node is not a sick one.
+  const pulse = openPostgresPulse(config.DATABASE_URL);
+  const postgres = openPool(config, pulse, "chat4all", config.DATABASE_CONNECTIONS);
+  const ingestPostgres = openPool(config, pulse, "chat4all ingest", collectorDefaults.batchesMax);
+  await checkSchema(postgres).catch(explainAbsence);
   const workers = await startWorkers({
     config,
     instanceId,
@@ -52,7 +52,7 @@ export async function serve(
   let isDraining = false;
   const readiness: Readiness = {
     isDraining: () => isDraining,
-    postgres: () => postgresHealth(healthPostgres),
+    postgres: () => (pulse.isAway() ? "down" : "up"),
     others: () => ({
       ...(api === null ? {} : { redis: api.redisState() }),
       ...(usesKafka ? { kafka: workers.away().has("kafka") ? "degraded" : "up" } : {}),
@@ -76,15 +76,17 @@ export async function serve(
       await stopListening(app, config.DRAIN_MS / 3);
       await workers.stop(config.DRAIN_MS / 3);
       await api?.close();
-      await Promise.all([healthPostgres.close(), ingestPostgres.close(), postgres.close()]);
+      pulse.close();
+      await Promise.all([ingestPostgres.close(), postgres.close()]);
       log.info("drained");
     },
   };
 }
 
-function openPool(config: Config, applicationName: string, connectionsMax: number): Postgres {
+function openPool(config: Config, pulse: Pulse, applicationName: string, connectionsMax: number): Postgres {
   return openPostgres({
     url: config.DATABASE_URL,
+    pulse,
     connectionsMax,
     applicationName,
     connectTimeoutSeconds: 2,
@@ -96,14 +98,6 @@ function explainAbsence(cause: unknown): never {
   if (!isConnectionFailure(cause)) throw cause;
   const message = `Postgres does not answer at DATABASE_URL (${(cause as Error).message}); start it, or correct the address`;
   throw new OperatingError("database_unavailable", { message, cause });
-}
-
-async function postgresHealth(postgres: Postgres): Promise<Health> {
-  const answered = postgres.query("select 1").then(
-    () => true,
-    () => false,
-  );
-  return (await Promise.race([answered, Bun.sleep(postgresCheckMs).then(() => false)])) ? "up" : "down";
 }
 
 /** What can listen: the whole API, or health alone. */

@@ -40,13 +40,17 @@ export interface Workers {
   stop(deadlineMs: number): Promise<void>;
 }
 
-/** Long enough for a machine that is busy, short enough for nobody to wait long. */
+/**
+ * Long enough for a machine that is busy, short enough for nobody to wait long: with the interval of the checks, a
+ * worker that stands still is found within 3 s. The window holds eleven of those and the pauses between them.
+ */
 export const superviseLimits: SuperviseLimits = {
-  silenceMaxMs: 3_000,
+  silenceMaxMs: 2_500,
   startMaxMs: 10_000,
   restartPauseMinMs: 100,
   restartPauseMaxMs: 5_000,
-  restartsPerMinuteMax: 10,
+  restartWindowMs: 120_000,
+  restartsMax: 10,
   metricsDeadlineMs: 1_000,
 };
 

@@ -15,11 +15,12 @@ export type WorkerHealth = "up" | "degraded" | "down";
 
 /** What a supervisor waits for, and how often it tries again; milliseconds, unless named otherwise. */
 export interface SuperviseLimits extends SilenceLimits {
-  /** The pause before a restart is doubled with each one of the last minute, between these. */
+  /** The pause before a restart is doubled with each one of the last `restartWindowMs`, between these. */
   restartPauseMinMs: number;
   restartPauseMaxMs: number;
-  /** One more, and the worker is given up. */
-  restartsPerMinuteMax: number;
+  restartWindowMs: number;
+  /** One more within the window, and the worker is given up. */
+  restartsMax: number;
   metricsDeadlineMs: number;
 }
 
@@ -79,8 +80,8 @@ export function superviseWorker(name: WorkerName, options: SupervisedOptions): S
   function onLost(code: string, detail: string) {
     isReady = false;
     const now = performance.now();
-    lostAtMs = [...lostAtMs.filter((at) => now - at < 60_000), now];
-    if (lostAtMs.length > limits.restartsPerMinuteMax) {
+    lostAtMs = [...lostAtMs.filter((at) => now - at < limits.restartWindowMs), now];
+    if (lostAtMs.length > limits.restartsMax) {
       log.fatal({ code, detail }, "worker failed too often");
       started.resolve();
       return options.onGiveUp(name);

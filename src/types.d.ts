@@ -11,3 +11,9 @@ declare module "*/standalone.js" {
   const path: string;
   export default path;
 }
+
+/** The same of a script for Redis. */
+declare module "*.lua" {
+  const text: string;
+  export default text;
+}

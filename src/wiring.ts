@@ -5,6 +5,7 @@ import type { Hub } from "./deliver/hub.ts";
 import { type LiveEvent, liveEvent } from "./deliver/live.ts";
 import type { StreamDependencies } from "./deliver/websocket.ts";
 import { schemaProblem } from "./edge/problems.ts";
+import type { RateLimits } from "./edge/rate-limits.ts";
 import { authenticate } from "./identity/authenticate.ts";
 import type { Revocations } from "./identity/revocation.ts";
 import type { Tokens } from "./identity/tokens.ts";
@@ -74,14 +75,19 @@ export function streamDependencies(parts: {
   tokens: Tokens;
   revocations: Revocations;
   collector: Collector;
+  limits: RateLimits;
   postgres: Postgres;
 }): Pick<StreamDependencies, "authenticate" | "isRevoked" | "send" | "moveCursors"> {
-  const { tokens, revocations, collector, postgres } = parts;
+  const { tokens, revocations, collector, limits, postgres } = parts;
   return {
     authenticate: (request) => authenticate(tokens, request),
     isRevoked: (caller) => revocations.isRevoked(caller),
     async send(caller, body) {
-      return await acceptMessage(collector, caller, readMessageBody(body), traceparentOf(null));
+      const message = readMessageBody(body);
+      const countedFor = { user: caller.userId, conversation: message.conversation_id };
+      return await limits.within(countedFor, undefined, () =>
+        acceptMessage(collector, caller, message, traceparentOf(null)),
+      );
     },
     async moveCursors(caller, conversationId, body) {
       if (!receiptCheck.Check(body)) throw schemaProblem(receiptCheck.Errors(body));

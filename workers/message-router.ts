@@ -2,7 +2,7 @@
 import { topicNames } from "../src/config.ts";
 import { runWorker } from "../src/platform/channel.ts";
 import { openPublisher } from "../src/platform/kafka.ts";
-import { openPostgres } from "../src/platform/postgres.ts";
+import { openPostgres, openPostgresPulse } from "../src/platform/postgres.ts";
 import { untilTopicsExist } from "../src/platform/prepare.ts";
 import { type Router, startRouter } from "../src/router/router.ts";
 import { topicsOf } from "../src/topics.ts";
@@ -11,8 +11,10 @@ const connectionsMax = 4;
 const statementTimeoutMs = 10_000;
 
 runWorker("message-router", async ({ config, log, watchdogs, report, fail }) => {
+  const pulse = openPostgresPulse(config.DATABASE_URL);
   const postgres = openPostgres({
     url: config.DATABASE_URL,
+    pulse,
     connectionsMax,
     applicationName: "chat4all message-router",
     connectTimeoutSeconds: 2,
@@ -45,6 +47,7 @@ runWorker("message-router", async ({ config, log, watchdogs, report, fail }) => 
     async stop() {
       stopping.abort();
       await router?.stop();
+      pulse.close();
       await Promise.all([publisher.close(), postgres.close()]);
     },
   };

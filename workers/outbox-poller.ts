@@ -4,7 +4,7 @@ import { type Poller, startPoller } from "../src/outbox/poller.ts";
 import { prepareShards } from "../src/outbox/shards.ts";
 import { runWorker } from "../src/platform/channel.ts";
 import { openPublisher } from "../src/platform/kafka.ts";
-import { openPostgres } from "../src/platform/postgres.ts";
+import { openPostgres, openPostgresPulse } from "../src/platform/postgres.ts";
 import { untilPostgresHas, untilTopicsExist } from "../src/platform/prepare.ts";
 import { topicsOf } from "../src/topics.ts";
 
@@ -16,8 +16,10 @@ const readStatementMs = 10_000;
 const closingMs = 2_500;
 
 runWorker("outbox-poller", async ({ instanceId, config, log, watchdogs, report, fail }) => {
+  const pulse = openPostgresPulse(config.DATABASE_URL);
   const reach = {
     url: config.DATABASE_URL,
+    pulse,
     connectTimeoutSeconds: 2,
     applicationName: "chat4all outbox-poller",
   };
@@ -59,6 +61,7 @@ runWorker("outbox-poller", async ({ instanceId, config, log, watchdogs, report, 
     async stop(deadlineMs) {
       stopping.abort();
       await poller?.stop(deadlineMs - closingMs);
+      pulse.close();
       await Promise.all([publisher.close(), postgres.close(), leasePostgres.close()]);
     },
   };

@@ -3,14 +3,16 @@ import { startBackfill } from "../src/backfill/backfill.ts";
 import { allChannel, publishAnnouncements, publishMessage } from "../src/deliver/bus.ts";
 import { openRecentCache } from "../src/deliver/recent-cache.ts";
 import { runWorker } from "../src/platform/channel.ts";
-import { openPostgres } from "../src/platform/postgres.ts";
+import { openPostgres, openPostgresPulse } from "../src/platform/postgres.ts";
 import { openRedis } from "../src/platform/redis.ts";
 
 const connectionsMax = 2;
 
 runWorker("redis-backfill", async ({ config, log, watchdogs, report }) => {
+  const pulse = openPostgresPulse(config.DATABASE_URL);
   const postgres = openPostgres({
     url: config.DATABASE_URL,
+    pulse,
     connectionsMax,
     applicationName: "chat4all redis-backfill",
     connectTimeoutSeconds: 2,
@@ -31,6 +33,7 @@ runWorker("redis-backfill", async ({ config, log, watchdogs, report }) => {
   return {
     async stop() {
       await backfill.stop();
+      pulse.close();
       await Promise.all([redis.close(), postgres.close()]);
     },
   };

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { OperatingError } from "../../src/model/errors.ts";
 import { runTool } from "./process.ts";
 
-/** What is needed from the system: a Redis server, a Java runtime of version 17 or newer, and Maven. */
-export type Program = "redis" | "java" | "maven";
+/** What is needed from the system: a Redis server, a Java runtime of version 17 or newer, Maven, Python with venv. */
+export type Program = "redis" | "java" | "maven" | "python";
 
 interface PackageManager {
   readonly command: string;
@@ -28,6 +28,7 @@ const packageManagers: readonly PackageManager[] = [
       redis: ["redis-server"],
       java: ["openjdk-17-jre-headless", "default-jre-headless"],
       maven: ["maven"],
+      python: ["python3-venv"],
     },
   },
   {
@@ -38,19 +39,20 @@ const packageManagers: readonly PackageManager[] = [
       redis: ["redis", "valkey-compat-redis"],
       java: ["java-17-openjdk-headless", "java-21-openjdk-headless", "java-latest-openjdk-headless"],
       maven: ["maven"],
+      python: ["python3"],
     },
   },
   {
     command: "apk",
     install: ["add", "--no-cache"],
     asRoot: true,
-    packages: { redis: ["redis"], java: ["openjdk17-jre-headless"], maven: ["maven"] },
+    packages: { redis: ["redis"], java: ["openjdk17-jre-headless"], maven: ["maven"], python: ["python3"] },
   },
   {
     command: "brew",
     install: ["install"],
     asRoot: false,
-    packages: { redis: ["redis"], java: ["openjdk@17"], maven: ["maven"] },
+    packages: { redis: ["redis"], java: ["openjdk@17"], maven: ["maven"], python: ["python3"] },
   },
 ];
 
@@ -81,6 +83,7 @@ const titles: Readonly<Record<Program, string>> = {
   redis: "Redis",
   java: "Java 17 or newer",
   maven: "Maven",
+  python: "Python 3.11 or newer with venv",
 };
 
 let installing: Promise<unknown> = Promise.resolve();
@@ -94,6 +97,8 @@ function findProgram(program: Program): string | undefined {
       return Bun.which("mvn") ?? undefined;
     case "java":
       return javaCandidates().find(isJava17);
+    case "python":
+      return pythonCandidates().find(hasVenv);
     default:
       return program satisfies never;
   }
@@ -109,6 +114,18 @@ function javaCandidates(): string[] {
 function isJava17(path: string): boolean {
   const version = /version "(\d+)/.exec(Bun.spawnSync([path, "-version"]).stderr.toString())?.[1];
   return version !== undefined && Number(version) >= 17;
+}
+
+/** That of the system may have what another one on the PATH lacks. */
+function pythonCandidates(): string[] {
+  const programs = [Bun.which("python3"), Bun.which("python3", { PATH: "/usr/bin" })];
+  return programs.filter((path) => path !== null);
+}
+
+/** Debian splits venv off: `ensurepip` is what is missing then. */
+function hasVenv(path: string): boolean {
+  const program = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))";
+  return Bun.spawnSync([path, "-c", program]).exitCode === 0;
 }
 
 async function installProgram(program: Program, options: StepOptions): Promise<void> {

@@ -9,7 +9,8 @@ select m.event, m.conversation_id, m.sequence_number, m.message_id, m.sender_id,
     when exists (select from routed r where r.conversation_id = m.conversation_id
       and r.sequence_number >= m.sequence_number) then 'delivered'
     when exists (select from outbox o where o.shard = c.shard and o.enqueued_at = m.created_at
-      and m.conversation_id = any (o.conversation_ids)) then 'enqueued'
+      and (m.conversation_id, m.sequence_number) in
+        (select u.c, u.n from unnest(o.conversation_ids, o.sequence_numbers) as u(c, n))) then 'enqueued'
     else 'published'
   end as state,
   (select json_agg(json_build_object('user_id', b.user_id, 'delivered', b.delivered >= m.sequence_number,

@@ -1,3 +1,3 @@
--- Parks message $3:$4 of row $2 in shard $1 as a dead letter, with the reason $5, the tries $6 and the record $7; the
--- rest of the row stays. No fence: a message that another owner parked or published is no longer in its row.
-select park_outbox_record($1, $2, $3, $4, $5, $6, $7::json) as is_parked
+-- Parks message $3:$4 of row $2 in shard $1 as a dead letter, if poller $5 still owns the shard in epoch $6, with the
+-- reason $7, the tries $8 and the record $9; the rest of the row stays. Answers whether it owns the shard.
+select park_outbox_record($1, $2, $3, $4, $5, $6, $7, $8, $9::text::json) as is_owner

@@ -40,8 +40,10 @@ export interface Backfill {
 const announcedMax = 20_000;
 const rebuiltMax = 1000;
 const rebuiltAtOnce = 4;
-/** An event's time is taken before its commit, by another clock. */
-const clockMarginMs = 10_000;
+/** An event's time is taken before its commit. */
+const commitMarginMs = 10_000;
+/** Longer ago than any event. */
+const everMs = 100 * 365 * 86_400_000;
 const silenceMaxMs = 5000;
 
 /** Starts to watch Redis. Returns at once, whatever is up. */
@@ -64,19 +66,19 @@ export function startBackfill(options: BackfillOptions): Backfill {
 }
 
 /** Announces and rebuilds, and tells in one line what it did. Rejects when Postgres or Redis is away again. */
-async function putRight(options: BackfillOptions, { awaySince, isEmpty }: Return): Promise<void> {
+async function putRight(options: BackfillOptions, { awaySinceMs, isEmpty }: Return): Promise<void> {
   const { postgres, log, announce, askForStates } = options;
   const startedAt = performance.now();
   if (isEmpty) askForStates();
-  const since = awaySince === null ? null : new Date(awaySince.getTime() - clockMarginMs);
-  const moved = since === null ? [] : await readMoved(postgres, since, announcedMax);
+  const awayMs = awaySinceMs === null ? null : Math.round(startedAt - awaySinceMs);
+  const moved = awayMs === null ? [] : await readMoved(postgres, awayMs + commitMarginMs, announcedMax);
   if (moved.length > 0) announce(moved);
-  const toRebuild = isEmpty ? await readMoved(postgres, new Date(0), rebuiltMax) : moved.slice(0, rebuiltMax);
+  const toRebuild = isEmpty ? await readMoved(postgres, everMs, rebuiltMax) : moved.slice(0, rebuiltMax);
   await rebuildRecent(options, toRebuild);
   log.info(
     {
       was_empty: isEmpty,
-      away_since: awaySince,
+      away_ms: awayMs,
       announced: moved.length,
       rebuilt: toRebuild.length,
       took_ms: Math.round(performance.now() - startedAt),
@@ -85,8 +87,8 @@ async function putRight(options: BackfillOptions, { awaySince, isEmpty }: Return
   );
 }
 
-async function readMoved(postgres: Postgres, since: Date, max: number): Promise<Moved[]> {
-  const rows = await postgres.query<{ id: string; last_sequence_number: number }>(findMoved, [since, max]);
+async function readMoved(postgres: Postgres, withinMs: number, max: number): Promise<Moved[]> {
+  const rows = await postgres.query<{ id: string; last_sequence_number: number }>(findMoved, [withinMs, max]);
   return rows.map((row) => ({ conversation_id: row.id, sequence_number: row.last_sequence_number }));
 }
 

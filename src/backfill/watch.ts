@@ -5,8 +5,8 @@ import type { Watchdog } from "../platform/watchdog.ts";
 
 /** How Redis came back. */
 export interface Return {
-  /** When it was last known to be there; null when it was never away as far as this instance saw. */
-  awaySince: Date | null;
+  /** When it was last known to be there, by this thread's monotonic clock; null: never away as far as it saw. */
+  awaySinceMs: number | null;
   isEmpty: boolean;
 }
 
@@ -35,30 +35,30 @@ export async function watchRedis({
   onReturn,
   onState,
 }: WatchOptions): Promise<void> {
-  let awaySince: Date | null = null;
-  let lastSeenAt = new Date();
+  let awaySinceMs: number | null = null;
+  let lastSeenAtMs = performance.now();
   // Also an absence between two looks counts; one late answer does not, since a return costs a scan of Postgres.
   redis.onStateChange((state) => {
-    if (state === "degraded") awaySince ??= lastSeenAt;
+    if (state === "degraded") awaySinceMs ??= lastSeenAtMs;
   });
   for (let waitedMs = 0; waitedMs < startMaxMs && redis.state() !== "up"; waitedMs += startStepMs) {
     await pause(startStepMs, stopping);
   }
   while (!stopping.aborted) {
     watchdog.beat();
-    const lookedAt = new Date();
+    const lookedAtMs = performance.now();
     const epoch = await redis.get(epochKey).catch(() => undefined);
     if (redis.state() !== "up") {
-      awaySince ??= lastSeenAt;
+      awaySinceMs ??= lastSeenAtMs;
       onState("degraded");
     } else if (epoch !== undefined) {
       onState("up");
-      lastSeenAt = lookedAt;
+      lastSeenAtMs = lookedAtMs;
       const isEmpty = epoch === null;
-      if (awaySince !== null || isEmpty) {
-        const found: Return = { awaySince, isEmpty };
-        awaySince = null;
-        if (!(await watchdog.wait(settle(found)))) awaySince = found.awaySince ?? awaySince;
+      if (awaySinceMs !== null || isEmpty) {
+        const found: Return = { awaySinceMs, isEmpty };
+        awaySinceMs = null;
+        if (!(await watchdog.wait(settle(found)))) awaySinceMs = found.awaySinceMs ?? awaySinceMs;
       }
     }
     await pause(intervalMs, stopping);

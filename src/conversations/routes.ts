@@ -1,7 +1,8 @@
 // The calls about conversations: make, list, read, members, history, receipts.
 import { Elysia } from "elysia";
-import { describeCall } from "../edge/describe.ts";
+import { describeCall, describeLimitedCall } from "../edge/describe.ts";
 import { bodyBytesMax, type Edge, jsonBody } from "../edge/edge.ts";
+import type { RateLimits } from "../edge/rate-limits.ts";
 import {
   conversationAnswer,
   conversationListAnswer,
@@ -31,6 +32,7 @@ import { addMember, moveCursors, removeMember } from "./members.ts";
 export interface ConversationParts {
   postgres: Postgres;
   recent: RecentItems;
+  limits: RateLimits;
   channels: readonly string[];
   partitions: number;
   onEvent(event: EventRow): void;
@@ -39,7 +41,7 @@ export interface ConversationParts {
 
 const tag = "conversations";
 const describe = {
-  create: describeCall(
+  create: describeLimitedCall(
     tag,
     "Makes a conversation",
     { 200: conversationAnswer, 201: conversationAnswer },
@@ -52,22 +54,27 @@ const describe = {
     [400, 403],
   ),
   find: describeCall(tag, "Reads a conversation", { 200: conversationAnswer }, [400, 403, 404]),
-  add: describeCall(tag, "Adds a member", { 201: memberAnswer }, [400, 403, 404, 409, 413, 415]),
-  remove: describeCall(tag, "Removes a member, or leaves", { 204: null }, [400, 403, 404, 409]),
+  add: describeLimitedCall(tag, "Adds a member", { 201: memberAnswer }, [400, 403, 404, 409, 413, 415]),
+  remove: describeLimitedCall(tag, "Removes a member, or leaves", { 204: null }, [400, 403, 404, 409]),
   history: describeCall(tag, "Reads the history", { 200: historyAnswer }, [400, 403, 404]),
   message: describeCall(tag, "Reads one event, with its state", { 200: messageAnswer }, [400, 403, 404]),
   receipts: describeCall(tag, "Moves your cursors", { 200: cursorsAnswer }, [400, 403, 404, 413, 415]),
 };
 
-/** Calls that change conversations; scope messages:write. */
+/**
+ * Calls that change conversations; scope messages:write. They count as the caller's requests only: owners can always
+ * remove whoever floods a conversation.
+ */
 export function conversationWriteRoutes(edge: Edge, parts: ConversationParts) {
-  const { postgres } = parts;
+  const { postgres, limits } = parts;
   return new Elysia({ prefix: "/v1/conversations" })
     .use(edge.withCaller("messages:write"))
     .post(
       "",
       async ({ caller, body, set }) => {
-        const { created, conversation } = await createConversation(postgres, parts, caller, body);
+        const { created, conversation } = await limits.within({ user: caller.userId }, set.headers, () =>
+          createConversation(postgres, parts, caller, body),
+        );
         set.status = created ? 201 : 200;
         return conversation;
       },
@@ -76,12 +83,9 @@ export function conversationWriteRoutes(edge: Edge, parts: ConversationParts) {
     .post(
       "/:conversation_id/members",
       async ({ caller, traceparent, params, body, set }) => {
-        const event = await addMember(
-          postgres,
-          caller,
-          params.conversation_id.toLowerCase(),
-          body,
-          traceparent,
+        const id = params.conversation_id.toLowerCase();
+        const event = await limits.within({ user: caller.userId }, set.headers, () =>
+          addMember(postgres, caller, id, body, traceparent),
         );
         parts.onEvent(event);
         set.status = 201;
@@ -98,7 +102,10 @@ export function conversationWriteRoutes(edge: Edge, parts: ConversationParts) {
       "/:conversation_id/members/:user_id",
       async ({ caller, traceparent, params, set }) => {
         const id = params.conversation_id.toLowerCase();
-        parts.onEvent(await removeMember(postgres, caller, id, params.user_id, traceparent));
+        const event = await limits.within({ user: caller.userId }, set.headers, () =>
+          removeMember(postgres, caller, id, params.user_id, traceparent),
+        );
+        parts.onEvent(event);
         set.status = 204;
       },
       { parse: "none", params: memberParams, detail: describe.remove },

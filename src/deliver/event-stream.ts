@@ -7,6 +7,7 @@ import { type Caller, requireScope } from "../identity/caller.ts";
 import { revokedToken } from "../identity/tokens.ts";
 import { invalidInput } from "../model/errors.ts";
 import { conversationParams, eventStreamHeaders, eventStreamQuery, integerMax } from "../model/schemas.ts";
+import type { Backlog, Reader } from "./backlog.ts";
 import type { Connection } from "./connections.ts";
 import type { Subscription } from "./hub.ts";
 import type { LiveEvent } from "./live.ts";
@@ -37,7 +38,7 @@ export function eventStreamRoutes(dependencies: StreamDependencies) {
       requireScope(caller, "messages:read");
       if (await dependencies.isRevoked(caller)) throw revokedToken();
       const after = lastEventId(request) ?? (query.after === undefined ? undefined : Number(query.after));
-      const stream = new EventStream(caller);
+      const stream = new EventStream(caller, dependencies.connections.backlog);
       const forget = dependencies.connections.add(stream);
       try {
         const conversationId = params.conversation_id.toLowerCase();
@@ -73,18 +74,21 @@ function lastEventId(request: Request): number | undefined {
 }
 
 /** One event stream of one caller, from its start to its end. */
-class EventStream implements Connection, Sink {
+class EventStream implements Connection, Reader, Sink {
   readonly caller: Caller;
+  readonly isRequest = true;
   readonly body: ReadableStream<Uint8Array>;
-  readonly #keepAlive: Timer;
+  readonly #backlog: Backlog;
+  #keepAlive: Timer | undefined;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   #subscription: Subscription | undefined;
   #forget: () => void = () => undefined;
   #isEnded = false;
   #drainWaiter: (() => void) | undefined;
 
-  constructor(caller: Caller) {
+  constructor(caller: Caller, backlog: Backlog) {
     this.caller = caller;
+    this.#backlog = backlog;
     this.body = new ReadableStream<Uint8Array>(
       {
         start: (controller) => {
@@ -95,13 +99,14 @@ class EventStream implements Connection, Sink {
       },
       new ByteLengthQueuingStrategy({ highWaterMark: bufferedBytesHigh }),
     );
-    this.#keepAlive = setInterval(() => this.#write(": keep-alive\n\n"), keepAliveIntervalMs);
   }
 
   opened(subscription: Subscription, forget: () => void): void {
     this.#subscription = subscription;
     this.#forget = forget;
-    if (this.#isEnded) this.#release();
+    if (this.#isEnded) return this.#release();
+    // Not before: a stream that is refused is never ended.
+    this.#keepAlive = setInterval(() => this.#write(": keep-alive\n\n"), keepAliveIntervalMs);
   }
 
   subscribed(): void {
@@ -141,6 +146,21 @@ class EventStream implements Connection, Sink {
     this.#end();
   }
 
+  get isEnded(): boolean {
+    return this.#isEnded;
+  }
+
+  /** It would hold what is unread for as long as its reader likes: it is cut off. */
+  overrun(): void {
+    if (this.#isEnded) return;
+    this.#controller?.error(new Error("the reader is too slow"));
+    this.#release();
+  }
+
+  cutOff(): void {
+    this.overrun();
+  }
+
   #room(): number {
     return this.#controller?.desiredSize ?? 0;
   }
@@ -148,13 +168,16 @@ class EventStream implements Connection, Sink {
   #write(text: string): void {
     if (this.#isEnded) return;
     this.#controller?.enqueue(encoder.encode(text));
-    if (this.#room() > bufferedBytesHigh - bufferedBytesMax) return;
-    // It would hold its megabyte for as long as its reader likes: cut it off.
-    this.#controller?.error(new Error("the reader is too slow"));
-    this.#release();
+    if (this.#room() <= bufferedBytesHigh - bufferedBytesMax) this.overrun();
+    else this.#noteUnread();
+  }
+
+  #noteUnread(): void {
+    this.#backlog.note(this, this.#isEnded ? 0 : bufferedBytesHigh - this.#room());
   }
 
   #wasDrained(): void {
+    this.#noteUnread();
     this.#drainWaiter?.();
     this.#drainWaiter = undefined;
   }

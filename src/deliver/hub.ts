@@ -4,7 +4,7 @@
 import { bulkhead } from "cockatiel";
 import findAccess from "../../sql/conversations/access.sql" with { type: "text" };
 import eventsAfter from "../../sql/deliver/events-after.sql" with { type: "text" };
-import { invalidInput, noConversation, notMember } from "../model/errors.ts";
+import { invalidInput, noConversation, notMember, unavailable } from "../model/errors.ts";
 import type { EventRow } from "../model/event.ts";
 import type { Log } from "../platform/log.ts";
 import type { Postgres } from "../platform/postgres.ts";
@@ -70,7 +70,9 @@ export interface Hub extends AsyncDisposable {
 
 /** History is read by few at a time, so that a herd of reconnecting sockets does not stand before ingest. */
 const readsAtOnceMax = 6;
-const readsWaitingMax = 100_000;
+const readsWaitingMax = 20_000;
+/** Of all sockets and event streams here; each is a place in a room, about 2 KiB. */
+const subscriptionsMax = 250_000;
 
 /** So long after it was said, a hello has been heard, or Redis has told the number of listeners. */
 const helloHeardMs = 500;
@@ -86,6 +88,7 @@ export function openHub(settings: HubSettings): Hub {
   const audience = openAudience(redis);
   const heard = hearOthers(redis, rooms, instanceId, newest.ask, audience);
 
+  let subscriptions = 0;
   const close = async () => {
     audience.close();
     newest.close();
@@ -101,8 +104,17 @@ export function openHub(settings: HubSettings): Hub {
     },
 
     async subscribe({ conversationId, userId, after, sink }) {
+      if (subscriptions >= subscriptionsMax)
+        throw unavailable("too_many_subscriptions", "This instance has no room for another subscription.");
       // The room comes first: what is committed while we ask is held there until the answer opens it.
       const held = rooms.hold(conversationId);
+      subscriptions += 1;
+      let isHeld = true;
+      const release = () => {
+        if (isHeld) subscriptions -= 1;
+        isHeld = false;
+        held.release();
+      };
       try {
         const last = await checkStanding(postgres, conversationId, userId, after);
         const subscriber: Subscriber = { userId, sink, verifiedAt: last, position: after ?? last };
@@ -112,11 +124,11 @@ export function openHub(settings: HubSettings): Hub {
         return {
           close() {
             held.room.leave(subscriber);
-            held.release();
+            release();
           },
         };
       } catch (error) {
-        held.release();
+        release();
         throw error;
       }
     },

@@ -2,6 +2,7 @@
 // Redis knows that of all instances, so that a user on two of them is online once. Entries of an instance that died
 // run out, and whoever notices tells. While Redis is away each instance goes by its own memory.
 
+import { OperatingError } from "../model/errors.ts";
 import type { Log } from "../platform/log.ts";
 import { pause } from "../platform/pause.ts";
 import type { Redis } from "../platform/redis.ts";
@@ -25,9 +26,13 @@ const lifetimeMs = 60_000;
 const refreshIntervalMs = 20_000;
 const conversationsAtOnce = 50;
 const toldOnlineMax = 100;
+/** Beyond so many entries in a conversation nobody is told who comes and goes: that would be all, for each of them. */
+const crowd = 1000;
+/** Questions to Redis that are under way; beyond that an instance goes by its memory until entries are renewed. */
+const changesAtOnceMax = 1000;
 
 // KEYS[1]: a conversation's entries `instance user`, scored by when they run out. ARGV: instance, lifetime in ms,
-// "here" or "gone", how many to tell at most, users. Users that ran out count as online until somebody finds out here.
+// "here" or "gone", how many to tell at most, how many are a crowd, users. Users that ran out count as online until somebody finds out here.
 const script = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -36,14 +41,16 @@ local function users()
   for _, entry in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do found[string.sub(entry, 38)] = true end
   return found
 end
-local before = users()
+local isCrowd = redis.call('ZCARD', KEYS[1]) > tonumber(ARGV[5])
+local before = isCrowd and {} or users()
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-for i = 5, #ARGV do
+for i = 6, #ARGV do
   local entry = ARGV[1] .. ' ' .. ARGV[i]
   if ARGV[3] == 'here' then redis.call('ZADD', KEYS[1], now + ARGV[2], entry)
   else redis.call('ZREM', KEYS[1], entry) end
 end
 redis.call('PEXPIRE', KEYS[1], 2 * ARGV[2])
+if isCrowd then return {{}, {}, {}} end
 local after = users()
 local came, went, online = {}, {}, {}
 for user in pairs(after) do
@@ -58,14 +65,7 @@ export function openPresence({ hub, redis, log }: { hub: Hub; redis: Redis; log:
   const here = new Map<string, Map<string, number>>();
   const closing = new AbortController();
 
-  const change = async (
-    conversationId: string,
-    what: "here" | "gone",
-    users: readonly string[],
-  ): Promise<Change> => {
-    const args = [hub.instanceId, lifetimeMs, what, toldOnlineMax, ...users];
-    return (await redis.evaluate(script, [`presence:${conversationId}`], args)) as Change;
-  };
+  const change = openChanges(redis, hub.instanceId);
 
   const tell = (conversationId: string, userId: string, status: "online" | "offline", except?: Sink) =>
     hub.signal(
@@ -107,7 +107,10 @@ export function openPresence({ hub, redis, log }: { hub: Hub; redis: Redis; log:
       const users = here.get(conversationId) ?? new Map<string, number>();
       const isFirst = !users.has(userId);
       here.set(conversationId, users.set(userId, (users.get(userId) ?? 0) + 1));
-      const byMemory: Change = [isFirst ? [userId] : [], [], [...users.keys()].slice(0, toldOnlineMax)];
+      const byMemory: Change =
+        users.size > crowd
+          ? [[], [], []]
+          : [isFirst ? [userId] : [], [], [...users.keys()].slice(0, toldOnlineMax)];
       const [came, went, online] = await change(conversationId, "here", [userId]).catch(() => byMemory);
       for (const other of online) {
         if (other !== userId) sink.signal?.(presenceFrame(conversationId, other, "online"));
@@ -123,12 +126,27 @@ export function openPresence({ hub, redis, log }: { hub: Hub; redis: Redis; log:
       if (count > 1) return void users.set(userId, count - 1);
       users.delete(userId);
       if (users.size === 0) here.delete(conversationId);
-      const byMemory: Change = [[], [userId], []];
+      const byMemory: Change = [[], users.size > crowd ? [] : [userId], []];
       const [, went] = await change(conversationId, "gone", [userId]).catch(() => byMemory);
       for (const other of went) tell(conversationId, other, "offline");
     },
 
     close: () => closing.abort(),
+  };
+}
+
+/** Tells Redis who is here or gone, and answers what that changed; rejects when Redis is away or too much is asked. */
+function openChanges(redis: Redis, instanceId: string) {
+  let changesUnderWay = 0;
+  return async (conversationId: string, what: "here" | "gone", users: readonly string[]): Promise<Change> => {
+    if (changesUnderWay >= changesAtOnceMax) throw new OperatingError("too_many_changes");
+    changesUnderWay += 1;
+    try {
+      const args = [instanceId, lifetimeMs, what, toldOnlineMax, crowd, ...users];
+      return (await redis.evaluate(script, [`presence:${conversationId}`], args)) as Change;
+    } finally {
+      changesUnderWay -= 1;
+    }
   };
 }
 

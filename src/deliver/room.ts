@@ -44,7 +44,8 @@ const heldEventsMax = 256;
 /** Two commits of one instance may be answered out of turn: what is missing mostly comes by itself. */
 const gapDelayMs = 5;
 const readRetryMs = 200;
-const readTriesMax = 100;
+/** Two minutes: Postgres may be away for a while, and whoever waits keeps its place. */
+const readTriesMax = 600;
 
 /** One conversation's order for its subscribers here; see above. */
 export class Room {

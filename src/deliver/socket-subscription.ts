@@ -24,7 +24,7 @@ export class SocketSubscription implements Sink {
   readonly #context: FrameContext;
   #subscription: Subscription | undefined;
   #isClosed = false;
-  #typingToldAt = 0;
+  #typingToldAt = Number.NEGATIVE_INFINITY;
 
   constructor(socket: Outlet, presence: Presence, conversationId: string, context: FrameContext) {
     this.#socket = socket;

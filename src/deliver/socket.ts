@@ -3,6 +3,7 @@
 import { type Caller, requireScope } from "../identity/caller.ts";
 import { expiredToken, revokedToken } from "../identity/tokens.ts";
 import { Problem } from "../model/errors.ts";
+import type { Reader } from "./backlog.ts";
 import { type Connection, isExpired } from "./connections.ts";
 import { type ClientFrame, decodeFrame, encodeFrame, errorFrame, type FrameContext } from "./frames.ts";
 import { SocketSubscription } from "./socket-subscription.ts";
@@ -29,8 +30,9 @@ const bufferedBytesMax = 1024 * 1024;
 const closeTimeoutMs = 10_000;
 
 /** A socket of one caller, from its upgrade to its close. */
-export class Socket implements Connection {
+export class Socket implements Connection, Reader {
   readonly caller: Caller;
+  readonly isRequest = false;
   readonly #dependencies: StreamDependencies;
   readonly #subscriptions = new Map<string, SocketSubscription>();
   readonly #lanes = new Map<string, Promise<void>>();
@@ -69,16 +71,18 @@ export class Socket implements Connection {
       if (this.#framesUnderWay >= framesUnderWayMax) {
         throw new Problem(429, "too_many_frames", "Wait for answers before sending more.");
       }
+      if (frame.type === "ping") this.write(encodeFrame({ type: "pong", ...context }));
+      else this.#enqueue(frame, context, this.#dependencies.connections.holdFrame(data.length));
     } catch (error) {
-      return this.#answerError(error, context);
+      this.#answerError(error, context);
     }
-    if (frame.type === "ping") this.write(encodeFrame({ type: "pong", ...context }));
-    else this.#enqueue(frame, context);
   }
 
   /** Bun wrote out some of what was buffered. */
   wasDrained(): void {
-    if (!this.#isEnded && (this.#raw?.getBufferedAmount() ?? 0) > bufferedBytesHigh) return;
+    const bufferedBytes = this.#raw?.getBufferedAmount() ?? 0;
+    this.#dependencies.connections.backlog.note(this, bufferedBytes);
+    if (!this.#isEnded && bufferedBytes > bufferedBytesHigh) return;
     const waiters = this.#drainWaiters;
     this.#drainWaiters = [];
     for (const resolve of waiters) resolve();
@@ -87,8 +91,8 @@ export class Socket implements Connection {
   /** The connection is gone. */
   closed(): void {
     this.#isEnded = true;
-    this.#release();
     this.#raw = undefined;
+    this.#release();
   }
 
   refuse(problem: Problem): void {
@@ -101,11 +105,24 @@ export class Socket implements Connection {
     this.#end(1012, "restarting");
   }
 
+  get isEnded(): boolean {
+    return this.#isEnded;
+  }
+
+  overrun(): void {
+    this.#end(1013, "too slow; resume by number");
+  }
+
+  cutOff(): void {
+    this.#raw?.terminate();
+  }
+
   /** Sends a frame; a socket that does not read is closed instead of buffered for. `full`: history is to wait. */
   write(text: string): "sent" | "full" {
     if (this.#isEnded || this.#raw === undefined || this.#raw.send(text) > 0) return "sent";
     const bufferedBytes = this.#raw.getBufferedAmount();
-    if (bufferedBytes > bufferedBytesMax) this.#end(1013, "too slow; resume by number");
+    if (bufferedBytes > bufferedBytesMax) this.overrun();
+    this.#dependencies.connections.backlog.note(this, bufferedBytes);
     return bufferedBytes > bufferedBytesHigh ? "full" : "sent";
   }
 
@@ -123,7 +140,11 @@ export class Socket implements Connection {
     subscription.close();
   }
 
-  #enqueue(frame: Exclude<ClientFrame, { type: "ping" }>, context: FrameContext): void {
+  #enqueue(
+    frame: Exclude<ClientFrame, { type: "ping" }>,
+    context: FrameContext,
+    releaseFrame: () => void,
+  ): void {
     this.#framesUnderWay += 1;
     const before = this.#lanes.get(frame.conversation_id);
     const done = (async () => {
@@ -133,6 +154,7 @@ export class Socket implements Connection {
     })();
     this.#lanes.set(frame.conversation_id, done);
     void done.finally(() => {
+      releaseFrame();
       this.#framesUnderWay -= 1;
       if (this.#lanes.get(frame.conversation_id) === done) this.#lanes.delete(frame.conversation_id);
     });
@@ -220,7 +242,7 @@ export class Socket implements Connection {
         "Typing is for conversations that this socket is subscribed to.",
       );
     }
-    if (!subscription.mayTellTyping(Date.now())) return;
+    if (!subscription.mayTellTyping(performance.now())) return;
     const typing = encodeFrame({ type: "typing", conversation_id, user_id: this.caller.userId });
     this.#dependencies.hub.signal({ conversation_id, frame: typing }, subscription);
   }
@@ -233,7 +255,7 @@ export class Socket implements Connection {
   }
 
   #countBadFrame(): void {
-    const now = Date.now();
+    const now = performance.now();
     if (now - this.#badFramesSince > badFramesWindowMs) {
       this.#badFramesSince = now;
       this.#badFrames = 0;
@@ -246,6 +268,7 @@ export class Socket implements Connection {
   #end(code: number, reason: string): void {
     if (this.#isEnded) return;
     this.#isEnded = true;
+    this.#dependencies.connections.backlog.ended(this);
     this.#release();
     this.#raw?.close(code, reason);
     setTimeout(() => this.#raw?.terminate(), closeTimeoutMs).unref();

@@ -17,8 +17,27 @@ const eventHeaders = Type.Object(
     message_id: Type.String({ format: "uuid" }),
     sequence_number: Type.String(),
     traceparent: Type.String({ description: "W3C Trace Context of the request that sent it." }),
+    dead_letter_id: Type.Optional(
+      Type.String({
+        format: "uuid",
+        description:
+          "Only on the replay of a dead letter: it comes after greater numbers on purpose, and is new unless this id was seen.",
+      }),
+    ),
   },
   { description: "CloudEvents 1.0, binary mode." },
+);
+
+const deadLetterHeaders = Type.Object(
+  {
+    dead_letter_stage: Type.Union([Type.Literal("outbox"), Type.Literal("router")]),
+    dead_letter_reason: Type.String({ description: "Stable, snake_case." }),
+    dead_letter_tries: Type.String(),
+  },
+  {
+    additionalProperties: true,
+    description: "The record's own, as far as it had any, and why it was parked.",
+  },
 );
 
 const kafkaKey = { bindings: { kafka: { key: { type: "string", description: "conversation:{id}" } } } };
@@ -36,7 +55,12 @@ export function asyncApiDocument(config: Config) {
     ...messagesOf("client", documentedClientFrames),
     ...messagesOf("server", serverFrames),
     event: { name: "event", payload: eventAnswer, headers: eventHeaders, ...kafkaKey },
-    deadLetter: { name: "deadLetter", payload: { description: "What was parked, as it was." }, ...kafkaKey },
+    deadLetter: {
+      name: "deadLetter",
+      payload: { description: "What was parked, as it was; {} when that could not be made or written." },
+      headers: deadLetterHeaders,
+      ...kafkaKey,
+    },
   };
   return {
     asyncapi: "3.0.0",

@@ -1,16 +1,18 @@
-// What every request passes before a route: its trace, its caller, its body. And what every error becomes.
+// What every request passes before a route: room for it, its trace, its caller, its body. And what every error becomes.
 import { Elysia } from "elysia";
 import { authenticate } from "../identity/authenticate.ts";
 import { type Caller, requireScope, type Scope } from "../identity/caller.ts";
 import type { Revocations } from "../identity/revocation.ts";
 import { revokedToken, type Tokens } from "../identity/tokens.ts";
-import { Problem } from "../model/errors.ts";
+import { overloaded, Problem } from "../model/errors.ts";
 import { checkValue, parseJson, readBody } from "../platform/json.ts";
 import type { Log } from "../platform/log.ts";
 import { traceIdOf, traceparentOf } from "../platform/trace.ts";
 import { problemOf, problemResponse } from "./problems.ts";
 import { checkUrl } from "./url.ts";
 
+const messagePath = /^\/v1\/messages(\/batch)?\/?$/;
+const healthPath = /^\/(healthz|readyz|metrics)\/?$/;
 const open = /^\/(healthz|readyz|metrics|docs|openapi\.json|oauth)(\/|$)/;
 
 /** What is known of a request before its route runs. */
@@ -21,8 +23,19 @@ interface RequestFacts {
 
 const unavailableLogIntervalMs = 1000;
 
+/** Requests that are not answered yet; each holds a connection, a body and what its route has in hand. */
+const requestsUnderWayMax = 4096;
+
 /** Bounds of bodies, in bytes. */
 export const bodyBytesMax = { message: 64 * 1024, batch: 2 * 1024 * 1024 };
+
+/** What the edge asks before it does anything with a request. */
+export interface Admission {
+  /** No message would be taken now, so that none need be read. */
+  isQueueFull(): boolean;
+  /** Event streams are requests too, which are under way for as long as they like and have a bound of their own. */
+  eventStreams(): number;
+}
 
 /** The edge of one server. */
 export interface Edge {
@@ -33,15 +46,16 @@ export interface Edge {
 }
 
 /** Makes the edge: everything but the open paths needs a bearer token. */
-export function openEdge(tokens: Tokens, revocations: Revocations, log: Log): Edge {
+export function openEdge(tokens: Tokens, revocations: Revocations, admission: Admission, log: Log): Edge {
   const facts = new WeakMap<Request, RequestFacts>();
   return {
-    plugin: rootPlugin(tokens, facts, log),
+    plugin: rootPlugin(tokens, facts, admission, log),
     withCaller: (scope, options) => callerPlugin(facts, scope, options === undefined ? revocations : null),
   };
 }
 
-function rootPlugin(tokens: Tokens, facts: WeakMap<Request, RequestFacts>, log: Log) {
+function rootPlugin(tokens: Tokens, facts: WeakMap<Request, RequestFacts>, admission: Admission, log: Log) {
+  const refuseExcess = excessRefuser(admission);
   // While a part is away every request fails alike: one line a second says so.
   let unavailableLoggedAt = Number.NEGATIVE_INFINITY;
   const logUnavailable = (problem: Problem, requestId: string, path: string) => {
@@ -51,7 +65,9 @@ function rootPlugin(tokens: Tokens, facts: WeakMap<Request, RequestFacts>, log: 
   };
 
   return new Elysia({ name: "edge" })
-    .onRequest(({ request, set }): Promise<void> | undefined => {
+    .onRequest(({ request, server, set }): Response | Promise<void> | undefined => {
+      const refusal = refuseExcess(request, server?.pendingRequests ?? 0);
+      if (refusal !== undefined) return refusal;
       const known: RequestFacts = {
         caller: null,
         traceparent: traceparentOf(request.headers.get("traceparent")),
@@ -78,6 +94,21 @@ function rootPlugin(tokens: Tokens, facts: WeakMap<Request, RequestFacts>, log: 
       else if (known.status >= 500) logUnavailable(known, requestId, path);
       return problemResponse(known ?? internalError(), requestId, path);
     });
+}
+
+// The cheapest answer there is, since whoever has too much to do gives many: neither the token nor the body is looked
+// at, and nothing is thrown.
+function excessRefuser({ isQueueFull, eventStreams }: Admission) {
+  const problem = overloaded();
+  return (request: Request, pendingRequests: number): Response | undefined => {
+    const isCrowded = pendingRequests - eventStreams() > requestsUnderWayMax;
+    if (!isCrowded && !isQueueFull()) return undefined;
+    const path = pathOf(request.url);
+    const isRefused = isCrowded
+      ? !healthPath.test(path)
+      : request.method === "POST" && messagePath.test(path);
+    return isRefused ? problemResponse(problem, traceIdOf(traceparentOf(null)), path) : undefined;
+  };
 }
 
 function internalError(): Problem {

@@ -1,7 +1,7 @@
 // Whether this process works, and whether it should get traffic.
 import { Elysia } from "elysia";
 import { healthAnswer, readinessAnswer } from "../model/answers.ts";
-import { describeAnswers } from "./describe.ts";
+import { describeAnswers, withProblems } from "./describe.ts";
 
 /** How a dependency or worker is now; only Postgres and draining make an instance unready. */
 export type Health = "up" | "degraded" | "down";
@@ -9,18 +9,21 @@ export type Health = "up" | "degraded" | "down";
 /** What is asked at each GET /readyz. */
 export interface Readiness {
   isDraining(): boolean;
-  /** Resolves within a second. */
-  postgres(): Promise<Health>;
+  postgres(): Health;
   /** Everything else by name. */
   others(): Record<string, Health>;
 }
 
+// Any URL may be malformed: 400.
 const describe = {
-  health: describeAnswers("admin", "Whether the process works", { 200: healthAnswer }),
-  readiness: describeAnswers("admin", "Whether it should get traffic", {
-    200: readinessAnswer,
-    503: readinessAnswer,
-  }),
+  health: withProblems(describeAnswers("admin", "Whether the process works", { 200: healthAnswer }), [400]),
+  readiness: withProblems(
+    describeAnswers("admin", "Whether it should get traffic", {
+      200: readinessAnswer,
+      503: readinessAnswer,
+    }),
+    [400],
+  ),
 };
 
 /** GET /healthz and GET /readyz. */
@@ -31,8 +34,8 @@ export function healthRoutes(readiness: Readiness) {
     })
     .get(
       "/readyz",
-      async ({ set }) => {
-        const postgres = await readiness.postgres();
+      ({ set }) => {
+        const postgres = readiness.postgres();
         const dependencies = { postgres, ...readiness.others() };
         const isReady = postgres === "up" && !readiness.isDraining();
         const isWhole = Object.values(dependencies).every((health) => health === "up");

@@ -18,6 +18,7 @@ const titles: Record<number, string> = {
   401: "Unauthorized",
   403: "Forbidden",
   404: "Not Found",
+  408: "Request Timeout",
   409: "Conflict",
   413: "Content Too Large",
   415: "Unsupported Media Type",
@@ -74,6 +75,8 @@ export function problemResponse(problem: Problem, requestId: string, path: strin
     "x-request-id": requestId,
   };
   if (problem.status === 401) headers["www-authenticate"] = challenge(problem, path);
+  // The rest of a body that was not waited for would be taken for the next request.
+  if (problem.status === 408) headers["connection"] = "close";
   if (problem.retryAfterSeconds !== undefined) headers["retry-after"] = String(problem.retryAfterSeconds);
   return new Response(JSON.stringify(document), { status: problem.status, headers });
 }

@@ -1,8 +1,11 @@
 // Tokens: for clients (RFC 6749), for their users, and taken back (RFC 7009).
+import type { Static } from "@sinclair/typebox";
+import { TypeCompiler } from "@sinclair/typebox/compiler";
 import { Elysia } from "elysia";
 import revokeTokenSql from "../../sql/identity/revoke-token.sql" with { type: "text" };
 import { describeBody, describeCall } from "../edge/describe.ts";
 import { bodyBytesMax, type Edge, jsonBody, optionalJsonBody } from "../edge/edge.ts";
+import { schemaProblem } from "../edge/problems.ts";
 import { clientAnswer, tokenAnswer } from "../model/answers.ts";
 import { invalidInput, Problem } from "../model/errors.ts";
 import { clientBody, oauthRevokeBody, oauthTokenBody, userParams, userTokenBody } from "../model/schemas.ts";
@@ -86,7 +89,8 @@ export function credentialRoutes(edge: Edge, parts: IdentityParts) {
     .post(
       "/users/:user_id/tokens",
       async ({ caller, params, body }) => {
-        const scope = userScope(body.scope);
+        const { scope: wanted, expires_in } = userTokenWishes(body);
+        const scope = userScope(wanted);
         const { accessSeconds, refreshSeconds } = parts;
         const session = await startSession(parts.postgres, {
           clientId: caller.userId,
@@ -94,15 +98,12 @@ export function credentialRoutes(edge: Edge, parts: IdentityParts) {
           scope,
           refreshSeconds,
         });
-        return tokenResponse(
-          await sessionToken(parts, caller.userId, session, body.expires_in ?? accessSeconds),
-        );
+        return tokenResponse(await sessionToken(parts, caller.userId, session, expires_in ?? accessSeconds));
       },
       {
         parse: optionalJsonBody(bodyBytesMax.message),
-        body: userTokenBody,
         params: userParams,
-        detail: describe.userToken,
+        detail: { ...describe.userToken, ...describeBody(userTokenBody, ["application/json"], false) },
       },
     )
     .post(
@@ -197,6 +198,14 @@ async function mayRevoke(postgres: Postgres, client: Client, holderId: unknown):
   if (holderId === client.id) return true;
   if (!client.scopes.includes("admin")) return false;
   return typeof holderId !== "string" || !(await isClient(postgres, holderId));
+}
+
+const userTokenCheck = TypeCompiler.Compile(userTokenBody);
+
+// Checked here and not by the route, whose document would say that a body must be there.
+function userTokenWishes(body: unknown): Static<typeof userTokenBody> {
+  if (!userTokenCheck.Check(body)) throw schemaProblem(userTokenCheck.Errors(body));
+  return body;
 }
 
 function userScope(requested: string | undefined): string {

@@ -3,11 +3,14 @@
 // its own commit. (Small batches side by side cost more than they gain: see docs/ingest.md.)
 //
 // Arrives: validated messages. Leaves: an outcome per message, after the commit only.
-// Guaranteed: no two copies of a message share a batch, so that the second finds the first one's number.
+// Guaranteed: no two copies of a message share a batch, so that the second finds the first one's number. And what is
+// taken is answered soon: the queue has a bound in messages, in bytes and in the time that one is likely to wait;
+// beyond it a message is refused at once, before anything was done with it.
 
 import ingestBatch from "../../sql/ingest/ingest-batch.sql" with { type: "text" };
-import { OperatingError, unavailable } from "../model/errors.ts";
-import { isConnectionFailure, type Postgres } from "../platform/postgres.ts";
+import { OperatingError, overloaded, unavailable } from "../model/errors.ts";
+import { isConnectionFailure, isRefusal, type Postgres } from "../platform/postgres.ts";
+import { openWindow, type WindowSettings } from "./window.ts";
 
 /** A message as the batch function takes it; payload and metadata are JSON text. */
 export interface IncomingMessage {
@@ -37,8 +40,10 @@ export interface CollectorSettings {
   batchRowsMax: number;
   /** Of payloads and metadata. Counted in UTF-16 units, which is cheap; in UTF-8 it may be three times as much. */
   batchBytesMax: number;
-  /** Messages that may wait; beyond that callers get 503. */
-  waitingMax: number;
+  /** How many messages may wait or be stored at once; beyond that callers get 503. */
+  pending: WindowSettings;
+  /** The same in bytes, counted as above. */
+  pendingBytesMax: number;
   /** Tries of a batch whose connection failed; the call is idempotent. */
   triesMax: number;
 }
@@ -54,6 +59,7 @@ export interface Committed {
 
 interface Waiting {
   message: IncomingMessage;
+  sinceMs: number;
   resolve(outcome: IngestOutcome): void;
   reject(error: unknown): void;
 }
@@ -62,6 +68,8 @@ interface Waiting {
 export interface Collector {
   /** Resolves after the commit. Rejects with Problem 503 when the queue is full or Postgres is away (outcome unknown). */
   accept(message: IncomingMessage): Promise<IngestOutcome>;
+  /** Whether a message would be refused now: to be asked before one is even read. */
+  isFull(): boolean;
   /** Messages that are waiting or being stored. */
   pending(): number;
 }
@@ -72,11 +80,14 @@ export const collectorDefaults: CollectorSettings = {
   besideRowsMin: 32,
   batchRowsMax: 256,
   batchBytesMax: 1024 * 1024,
-  waitingMax: 20_000,
+  // At least the 500 of one batch request, whoever else is there.
+  pending: { rowsMin: 512, rowsMax: 8192, waitMsTarget: 100 },
+  pendingBytesMax: 32 * 1024 * 1024,
   triesMax: 3,
 };
 
 const retryPauseMs = 50;
+const turnMsMax = 5;
 
 /** Opens the queue before the batch function. */
 export function openCollector(
@@ -87,33 +98,45 @@ export function openCollector(
   let waiting: Waiting[] = [];
   /** A conversation is in one batch at a time, so that its messages are numbered in the order in which they came. */
   const conversationsUnderWay = new Set<string>();
+  const window = openWindow(settings.pending);
   let batchesUnderWay = 0;
-  let rowsUnderWay = 0;
-  let flushScheduled = false;
+  let pendingRows = 0;
+  let pendingBytes = 0;
+  let flushScheduledAtMs: number | null = null;
 
   function accept(message: IncomingMessage): Promise<IngestOutcome> {
-    if (waiting.length >= settings.waitingMax) {
-      return Promise.reject(unavailable("overloaded", "Too many messages are waiting to be stored."));
-    }
+    if (isFull()) return Promise.reject(overloaded());
+    pendingRows += 1;
+    pendingBytes += bytesOf(message);
     return new Promise((resolve, reject) => {
-      waiting.push({ message, resolve, reject });
-      scheduleFlush();
+      const sinceMs = performance.now();
+      waiting.push({ message, sinceMs, resolve, reject });
+      scheduleFlush(sinceMs);
     });
   }
 
-  // Once per turn of the event loop, so that all requests that were read together leave together.
-  function scheduleFlush(): void {
-    if (flushScheduled || !mayLeave()) return;
-    flushScheduled = true;
-    setImmediate(() => {
-      flushScheduled = false;
-      while (mayLeave()) {
-        const { batch, rest } = takeBatch(waiting, conversationsUnderWay, settings);
-        if (batch.length === 0) return;
-        waiting = rest;
-        void store(batch);
-      }
-    });
+  function isFull(): boolean {
+    return window.isFull(pendingRows) || pendingBytes >= settings.pendingBytesMax;
+  }
+
+  // Once per turn of the event loop, so that all requests that were read together leave together. But a turn has no
+  // bound: while more than a thousand sockets are ready, Bun goes on reading and comes to no immediate.
+  function scheduleFlush(now: number): void {
+    if (!mayLeave()) return;
+    if (flushScheduledAtMs === null) {
+      flushScheduledAtMs = now;
+      setImmediate(flush);
+    } else if (now - flushScheduledAtMs > turnMsMax) flush();
+  }
+
+  function flush(): void {
+    flushScheduledAtMs = null;
+    while (mayLeave()) {
+      const { batch, rest } = takeBatch(waiting, conversationsUnderWay, settings);
+      if (batch.length === 0) return;
+      waiting = rest;
+      void store(batch);
+    }
   }
 
   function mayLeave(): boolean {
@@ -124,7 +147,7 @@ export function openCollector(
   async function store(batch: Waiting[]): Promise<void> {
     batchesUnderWay += 1;
     for (const { message } of batch) conversationsUnderWay.add(message.conversationId);
-    rowsUnderWay += batch.length;
+    window.left(batch.length, performance.now() - (batch[0] as Waiting).sinceMs);
     try {
       const messages = batch.map((entry) => entry.message);
       settle(batch, await storeWithRetry(postgres, messages, settings.triesMax), onCommitted);
@@ -135,13 +158,21 @@ export function openCollector(
       for (const entry of batch) entry.reject(problem);
     } finally {
       batchesUnderWay -= 1;
-      for (const { message } of batch) conversationsUnderWay.delete(message.conversationId);
-      rowsUnderWay -= batch.length;
-      scheduleFlush();
+      pendingRows -= batch.length;
+      for (const { message } of batch) {
+        conversationsUnderWay.delete(message.conversationId);
+        pendingBytes -= bytesOf(message);
+      }
+      if (waiting.length >= settings.besideRowsMin) flush();
+      else scheduleFlush(performance.now());
     }
   }
 
-  return { accept, pending: () => waiting.length + rowsUnderWay };
+  return { accept, isFull, pending: () => pendingRows };
+}
+
+function bytesOf({ payload, metadata }: IncomingMessage): number {
+  return payload.length + (metadata?.length ?? 0);
 }
 
 // The oldest messages within the bounds. A second copy of a message waits for the next batch, and so do messages of
@@ -157,14 +188,14 @@ function takeBatch(
   let bytes = 0;
   let taken = 0;
   for (const entry of waiting) {
-    const { conversationId, senderId, messageId, payload, metadata } = entry.message;
+    const { conversationId, senderId, messageId } = entry.message;
     const key = `${conversationId}${messageId}${senderId}`;
     if (conversationsUnderWay.has(conversationId) || keys.has(key)) {
       later.push(entry);
       taken += 1;
       continue;
     }
-    bytes += payload.length + (metadata?.length ?? 0);
+    bytes += bytesOf(entry.message);
     if (batch.length >= settings.batchRowsMax || (bytes > settings.batchBytesMax && batch.length > 0)) break;
     taken += 1;
     batch.push(entry);
@@ -185,7 +216,7 @@ async function storeWithRetry(
     try {
       return await postgres.query<IngestOutcome>(ingestBatch, args);
     } catch (error) {
-      if (!isConnectionFailure(error) || tries >= triesMax) throw error;
+      if (!isConnectionFailure(error) || isRefusal(error) || tries >= triesMax) throw error;
       await Bun.sleep(retryPauseMs * tries);
     }
   }

@@ -124,6 +124,34 @@ export const outboxAnswer = Type.Object({
   ),
 });
 
+export const deadLetterListAnswer = Type.Object({
+  items: Type.Array(
+    Type.Object({
+      id: uuid,
+      stage: Type.Union([Type.Literal("outbox"), Type.Literal("router")]),
+      conversation_id: Type.Union([uuid, Type.Null()], {
+        description: "Null for a record of no conversation.",
+      }),
+      sequence_number: Type.Union([number, Type.Null()]),
+      reason: Type.String({ description: "Stable, snake_case." }),
+      tries: Type.Integer({ minimum: 1, description: "Of all replays together." }),
+      parked_at: time,
+      replay_requested_at: Type.Union([time, Type.Null()], {
+        description: "Set while it is on its way again.",
+      }),
+      replayed_at: Type.Union([time, Type.Null()]),
+    }),
+  ),
+  next_cursor: Type.Union([Type.String(), Type.Null()]),
+});
+
+export const replayAnswer = Type.Object({ id: uuid, state: Type.Literal("enqueued") });
+
+export const replaysAnswer = Type.Object({
+  accepted: Type.Integer({ minimum: 0, description: "How many are on their way again." }),
+  has_more: Type.Boolean({ description: "Whether to call again for the rest." }),
+});
+
 export const healthAnswer = Type.Object({ status: Type.Literal("ok") });
 
 const health = Type.Union(["up", "degraded", "down"].map((state) => Type.Literal(state)));

@@ -52,6 +52,11 @@ export function unavailable(code: string, detail: string, cause?: unknown): Prob
   return new Problem(503, code, detail, { retryAfterSeconds: 1, cause });
 }
 
+/** 503 for more than this instance can take now; nothing was done with the request. */
+export function overloaded(): Problem {
+  return unavailable("overloaded", "This instance has more to do than it can; try again.");
+}
+
 /** 403 for somebody outside the conversation. */
 export function notMember(): Problem {
   return new Problem(403, "not_a_member", "You are not a member of this conversation.");

@@ -146,3 +146,22 @@ export const listQuery = Type.Object(
   },
   closed,
 );
+export const deadLetterParams = Type.Object({ id: uuid });
+export const deadLetterQuery = Type.Object(
+  {
+    state: Type.Optional(
+      Type.Union(
+        ["open", "replayed", "all"].map((state) => Type.Literal(state)),
+        { description: "Which ones; open if not given." },
+      ),
+    ),
+    conversation_id: Type.Optional(uuid),
+    limit: Type.Optional(numberText(1, 500, "How many; 50 if not given.")),
+    cursor: Type.Optional(Type.String({ maxLength: 200 })),
+  },
+  closed,
+);
+export const replayBody = Type.Object(
+  { conversation_id: Type.Optional(uuid) },
+  { ...closed, description: "Of which conversation; of all if not given." },
+);

@@ -1,7 +1,9 @@
 // One drain for each shard at a time: a wake starts it, or makes one that runs look once more when it is done.
+import { type Holds, openHolds } from "../platform/holds.ts";
 import { pause } from "../platform/pause.ts";
 import type { Watchdogs } from "../platform/watchdog.ts";
-import { type DrainTools, drainShard } from "./drain.ts";
+import { drainShard } from "./drain.ts";
+import type { DrainTools } from "./drain-batch.ts";
 import type { ShardLease } from "./leases.ts";
 
 /** What the drains of a poller work with. */
@@ -27,10 +29,15 @@ export interface Drains {
 /** Longer than a statement may take: beyond, a connection hangs without an error. */
 export const silenceMaxMs = 15_000;
 
+/** Conversations of a shard that may be held back at once; beyond, the shard waits for one of them. */
+const heldConversationsMax = 100;
+
 /** Drains that begin with the first wake. */
 export function openDrains(options: DrainsOptions): Drains {
   const { watchdogs, stopping, log } = options;
   const running = new Map<number, { isWokenAgain: boolean; done: Promise<void> }>();
+  const holdsOf = new WeakMap<ShardLease, Holds>();
+  const timers = new Map<number, Timer>();
 
   function wake(shard: number) {
     const lease = options.leaseOf(shard);
@@ -50,8 +57,11 @@ export function openDrains(options: DrainsOptions): Drains {
 
   async function run(lease: ShardLease) {
     const watchdog = watchdogs.watch(silenceMaxMs);
+    const holds = holdsOf.get(lease) ?? openHolds(heldConversationsMax);
+    holdsOf.set(lease, holds);
     try {
-      await drainShard(options, lease, watchdog, stopping);
+      await drainShard(options, lease, holds, watchdog, stopping);
+      wakeFor(lease.shard, holds);
     } catch (error) {
       if (lease.signal.aborted) return;
       log.warn({ err: error, shard: lease.shard }, "shard not drained");
@@ -59,6 +69,13 @@ export function openDrains(options: DrainsOptions): Drains {
     } finally {
       watchdog.end();
     }
+  }
+
+  /** Looks again when a held conversation's pause is over. */
+  function wakeFor(shard: number, holds: Holds) {
+    clearTimeout(timers.get(shard));
+    const nextTryMs = holds.nextTryMs();
+    if (nextTryMs !== undefined) timers.set(shard, setTimeout(wake, nextTryMs, shard));
   }
 
   return {

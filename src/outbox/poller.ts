@@ -6,7 +6,7 @@ import findShardsWithRowsSql from "../../sql/outbox/find-shards-with-rows.sql" w
 import { jittered, pause } from "../platform/pause.ts";
 import type { Postgres } from "../platform/postgres.ts";
 import type { Watchdogs } from "../platform/watchdog.ts";
-import type { DrainTools } from "./drain.ts";
+import type { DrainTools } from "./drain-batch.ts";
 import { openDrains, silenceMaxMs } from "./drains.ts";
 import { keepLeases, type LeaseTimes } from "./leases.ts";
 
@@ -44,7 +44,7 @@ export const pollerTimes: PollerTimes = {
   leaseMs: 4_000,
   renewIntervalMs: 800,
   pollIntervalMs: 100,
-  failurePauseMs: 1_000,
+  failurePauseMs: 500,
 };
 
 /** Starts to claim shards and to publish their rows. Returns at once, whatever is up. */

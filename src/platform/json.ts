@@ -1,23 +1,65 @@
 // JSON at the edge: bytes of a bounded body to a value that Postgres and every client can hold.
-import { invalidInput, Problem } from "../model/errors.ts";
+import { invalidInput, overloaded, Problem } from "../model/errors.ts";
 
 const depthMax = 32;
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
-/** Reads a body of at most `bytesMax`; throws Problem 413 beyond, before it is held in memory. */
+/** How long a body may take to arrive, however many bytes come meanwhile. */
+const bodyMsMax = 10_000;
+/** Of all bodies together that this process reads; those of a declared length count with it from the start. */
+const bodiesBytesMax = 128 * 1024 * 1024;
+let bodiesBytes = 0;
+
+/**
+ * Reads a body of at most `bytesMax`; throws Problem 413 beyond, before it is held in memory, 408 when it does not
+ * arrive in time, and 503 when too many others are being read.
+ */
 export async function readBody(request: Request, bytesMax: number): Promise<Uint8Array> {
   const declared = Number(request.headers.get("content-length") ?? Number.NaN);
   if (declared > bytesMax) throw tooLarge(bytesMax);
-  if (declared >= 0) return new Uint8Array(await request.arrayBuffer());
-
-  const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of request.body ?? []) {
-    bytes += chunk.byteLength;
+  const count = (more: number) => {
+    bytes += more;
+    bodiesBytes += more;
     if (bytes > bytesMax) throw tooLarge(bytesMax);
-    chunks.push(chunk);
+    if (bodiesBytes > bodiesBytesMax) throw overloaded();
+  };
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(tooSlow()), bodyMsMax);
+  try {
+    if (declared >= 0) {
+      count(declared);
+      return new Uint8Array(await Promise.race([request.arrayBuffer(), late.promise]));
+    }
+    return await readChunks(request, count, late.promise);
+  } finally {
+    clearTimeout(timer);
+    bodiesBytes -= bytes;
   }
-  return Buffer.concat(chunks);
+}
+
+async function readChunks(
+  request: Request,
+  count: (bytes: number) => void,
+  late: Promise<never>,
+): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  const reader = request.body?.getReader();
+  try {
+    for (;;) {
+      const next = await Promise.race([reader?.read(), late]);
+      if (next?.value === undefined) return Buffer.concat(chunks);
+      count(next.value.byteLength);
+      chunks.push(next.value);
+    }
+  } catch (error) {
+    reader?.cancel().catch(() => undefined);
+    throw error;
+  }
+}
+
+function tooSlow(): Problem {
+  return new Problem(408, "body_too_slow", `The body did not arrive within ${bodyMsMax / 1000} seconds.`);
 }
 
 function tooLarge(bytesMax: number): Problem {

@@ -4,6 +4,8 @@ import tables from "../../sql/migrations/0001_tables.sql" with { type: "text" };
 import functions from "../../sql/migrations/0002_functions.sql" with { type: "text" };
 import deadLetters from "../../sql/migrations/0003_dead_letters.sql" with { type: "text" };
 import expiry from "../../sql/migrations/0004_expiry.sql" with { type: "text" };
+import replays from "../../sql/migrations/0005_replays.sql" with { type: "text" };
+import clocks from "../../sql/migrations/0006_clocks.sql" with { type: "text" };
 import { OperatingError } from "../model/errors.ts";
 import type { Postgres } from "./postgres.ts";
 
@@ -12,6 +14,8 @@ const migrations = [
   { version: 2, name: "functions", text: functions },
   { version: 3, name: "dead_letters", text: deadLetters },
   { version: 4, name: "expiry", text: expiry },
+  { version: 5, name: "replays", text: replays },
+  { version: 6, name: "clocks", text: clocks },
 ];
 
 const ledger = `

@@ -3,6 +3,7 @@
 import postgres from "postgres";
 import { OperatingError } from "../model/errors.ts";
 import { withDeadline } from "./pause.ts";
+import { openPulse, type Pulse } from "./postgres-pulse.ts";
 import { types } from "./postgres-types.ts";
 
 /** How to reach Postgres, and the bounds of waiting for it. */
@@ -14,6 +15,8 @@ export interface PostgresSettings {
   connectTimeoutSeconds: number;
   /** Server-side bound of each statement, in milliseconds. */
   statementTimeoutMs: number;
+  /** While it says that the server is away nobody waits: a query is refused, those under way end. */
+  pulse?: Pulse;
 }
 
 type Argument = string | number | boolean | Date | Uint8Array | null | readonly (string | number | null)[];
@@ -39,33 +42,35 @@ const prepared: { prepare: boolean } = Object.assign({ prepare: true }, { simple
 /** Opens a pool lazily: the first query connects. A pool that stops answering is replaced. */
 export function openPostgres(settings: PostgresSettings): Postgres {
   const deadlineMs = settings.statementTimeoutMs + 1_000 * settings.connectTimeoutSeconds + deadlineSlackMs;
-  let pool = connect(settings);
+  let pool = openPool(settings);
   let answeredAtMs = performance.now();
   let settling: Promise<void> | undefined;
+  settings.pulse?.onAway(() => replace(pool));
 
   async function query<Row extends object>(text: string, args: readonly Argument[] = []): Promise<Row[]> {
+    if (settings.pulse?.isAway()) throw new OperatingError(refusal);
     await settling;
+    const { sql, over } = pool;
     const asked = pool;
     const askedAtMs = performance.now();
     try {
-      const rows = await withDeadline(
-        asked.unsafe(text, args as never[], prepared),
-        deadlineMs,
-        "postgres_silent",
-      );
+      const answer = sql.unsafe(text, args as never[], prepared);
+      const rows = await withDeadline(answer, deadlineMs, silence, over.signal);
       answeredAtMs = performance.now();
       return rows as unknown as Row[];
     } catch (error) {
-      if (isHang(error) && answeredAtMs < askedAtMs) replace(asked);
+      if (isSilence(error) && answeredAtMs < askedAtMs) replace(asked);
       if (isConnectionFailure(error)) await (settling ??= settle());
       throw error;
     }
   }
 
+  /** Also ends what is still asked of it. */
   function replace(hung: Pool) {
     if (pool !== hung) return;
-    pool = connect(settings);
-    void hung.end({ timeout: 0 });
+    pool = openPool(settings);
+    hung.over.abort(new OperatingError(silence));
+    void hung.sql.end({ timeout: 0 });
   }
 
   // The driver loses a query for good that is asked between a connection's error and its close, which Bun tells a
@@ -75,18 +80,48 @@ export function openPostgres(settings: PostgresSettings): Postgres {
     settling = undefined;
   }
 
-  const close = () => pool.end({ timeout: closeTimeoutSeconds });
+  const close = () => pool.sql.end({ timeout: closeTimeoutSeconds });
   return {
     query,
     async script(text) {
-      await pool.unsafe(text).simple();
+      await pool.sql.unsafe(text).simple();
     },
     close,
     [Symbol.asyncDispose]: close,
   };
 }
 
-type Pool = ReturnType<typeof connect>;
+/** Asks whether the server at `url` answers, until it is closed. */
+export function openPostgresPulse(url: string): Pulse {
+  return openPulse(() => {
+    const sql = connect({ ...pulseSettings, url });
+    return {
+      // Whoever has no connection left for this one still has those of others.
+      ask: () => sql.unsafe("select 1", [], prepared).catch(unless(tooManyConnections)),
+      end: () => void sql.end({ timeout: 0 }),
+    };
+  });
+}
+
+const pulseSettings = {
+  connectionsMax: 1,
+  applicationName: "chat4all pulse",
+  connectTimeoutSeconds: 2,
+  statementTimeoutMs: 10_000,
+};
+const tooManyConnections = "53300";
+
+function unless(code: string) {
+  return (error: unknown) => {
+    if ((error as { code?: unknown }).code !== code) throw error;
+  };
+}
+
+type Pool = ReturnType<typeof openPool>;
+
+function openPool(settings: PostgresSettings) {
+  return { sql: connect(settings), over: new AbortController() };
+}
 
 function connect(settings: PostgresSettings) {
   return postgres(settings.url, {
@@ -113,8 +148,18 @@ function reconnectPauseSeconds(failures: number): number {
   return Math.min(0.02 * 2 ** failures, 0.5) * (0.5 + Math.random() / 2);
 }
 
-function isHang(error: unknown): boolean {
-  return error instanceof OperatingError && error.code === "postgres_silent";
+/** A statement that was never asked. */
+const refusal = "postgres_away";
+/** One that may have had its effect. */
+const silence = "postgres_silent";
+
+function isSilence(error: unknown): boolean {
+  return error instanceof OperatingError && error.code === silence;
+}
+
+/** Whether the statement was not even asked, since the server is away: to ask again at once is of no use. */
+export function isRefusal(error: unknown): boolean {
+  return error instanceof OperatingError && error.code === refusal;
 }
 
 /** Whether the outcome of the statement is unknown or it never ran: the connection failed, or the server is stopping. */
@@ -122,7 +167,8 @@ export function isConnectionFailure(error: unknown): boolean {
   const code = (error as { code?: unknown } | null)?.code;
   if (typeof code !== "string") return false;
   return (
-    isHang(error) ||
+    isSilence(error) ||
+    isRefusal(error) ||
     /^(CONNECTION_|CONNECT_TIMEOUT|ECONN|EPIPE|ENOTFOUND|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|ERR_SOCKET)/.test(
       code,
     ) ||

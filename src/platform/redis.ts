@@ -199,19 +199,30 @@ interface Pulse {
 // cable) never closes it.
 function pulseOf(connection: Connection, ping: () => Promise<unknown>): Pulse {
   let missedBeats = missedBeatsMax;
+  let isAsking = false;
   let tell: () => void = () => undefined;
+  const miss = () => {
+    missedBeats += 1;
+    if (missedBeats % missedBeatsToReplace === 0) connection.disconnect(true);
+  };
   const beat = async () => {
     if (connection.status !== "ready") {
       missedBeats = missedBeatsMax;
       return tell();
     }
+    // A ping that is still under way at the next beat counts: it may last longer than anybody should wait.
+    if (isAsking) {
+      miss();
+      return tell();
+    }
+    isAsking = true;
     try {
       await ping();
       missedBeats = 0;
     } catch {
-      missedBeats += 1;
-      if (missedBeats % missedBeatsToReplace === 0) connection.disconnect(true);
+      miss();
     }
+    isAsking = false;
     tell();
   };
   const timer = setInterval(() => void beat(), pingIntervalMs);

@@ -3,10 +3,11 @@
 // Guaranteed: what route-batch.ts says of a batch, with one batch of a partition in hand at a time, also while
 // partitions move between routers.
 
+import { openHolds } from "../platform/holds.ts";
 import type { KafkaBatch } from "../platform/kafka.ts";
 import { type KafkaSettings, runConsumer } from "../platform/kafka.ts";
 import type { Watchdogs } from "../platform/watchdog.ts";
-import { type RouteTools, routeBatch } from "./route-batch.ts";
+import { type PartitionMemory, type RouteTools, routeBatch } from "./route-batch.ts";
 import { openWatermarks } from "./watermarks.ts";
 
 /** What a router works with; whoever opened it closes it. */
@@ -26,6 +27,8 @@ export interface Router {
 // Longer than a statement may take: beyond, a connection hangs without an error.
 const silenceMaxMs = 15_000;
 const unknownChannelsMax = 100;
+/** Conversations of a partition that may be held back at once; others that cannot be passed then wait untold. */
+const heldKeysMax = 100;
 
 /** Joins the group and routes until `stop`. Returns at once, whatever is up. */
 export async function startRouter(options: RouterOptions): Promise<Router> {
@@ -34,11 +37,19 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
   const tools = { ...options, watermarks, onUnknownChannel: logOnce(log) };
   /** By partition: the batch in hand. A stale one may still be ending when the partition comes back. */
   const inHand = new Map<number, Promise<unknown>>();
+  /** By partition, until partitions are assigned anew. */
+  const memories = new Map<number, PartitionMemory>();
+
+  function memoryOf(partition: number): PartitionMemory {
+    const memory = memories.get(partition) ?? { holds: openHolds(heldKeysMax), parked: new Set() };
+    memories.set(partition, memory);
+    return memory;
+  }
 
   async function onBatch(batch: KafkaBatch): Promise<number> {
     const watchdog = watchdogs.watch(silenceMaxMs);
     const before = watchdog.wait(settled(inHand.get(batch.partition)));
-    const routing = before.then(() => routeBatch(tools, batch, watchdog));
+    const routing = before.then(() => routeBatch(tools, batch, memoryOf(batch.partition), watchdog));
     inHand.set(batch.partition, routing);
     try {
       return await routing;
@@ -53,7 +64,10 @@ export async function startRouter(options: RouterOptions): Promise<Router> {
     fromBeginning: true,
     onBatch,
     onState(state) {
-      if (state === "up") watermarks.forget();
+      if (state === "up") {
+        watermarks.forget();
+        memories.clear();
+      }
       report("kafka", state);
     },
     onError: (error) => log.warn({ err: error }, "batch or consumer failed"),

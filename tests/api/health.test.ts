@@ -82,6 +82,7 @@ test("without Postgres a node is healthy but not ready, calls are 503 with Retry
 
   proxy.isRefusing = true;
   proxy.endConnections("reset");
+  await until(async () => (await readiness(cut)).status === 503, "it is noticed");
   const unready = await readiness(cut);
   expect(unready).toMatchObject({
     status: 503,

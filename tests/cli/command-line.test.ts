@@ -57,6 +57,7 @@ describe("a command line that is not known", () => {
     [["tail", "--as", "a", "--conversation", "x", "--after", "-1"], "--after"],
     [["token", "--expires-in", "60"], "--expires-in needs --user"],
     [["dead-letters", "replay"], "the id of a dead letter is missing"],
+    [["dead-letters", "replay", "x", "--all"], "either an id, or --all, or --conversation"],
   ])("%j ends with 2 and one line", async (args, expected) => {
     const { code, stdout, stderr } = await runCli(args);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });

@@ -3,7 +3,8 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { emptyFolder, linesOf, runCli, startCli } from "../support/cli.ts";
-import { makeDatabase, type TestDatabase } from "../support/database.ts";
+import { connect, makeDatabase, type TestDatabase } from "../support/database.ts";
+import { until } from "../support/until.ts";
 
 const folder = emptyFolder();
 const name = `cli-${crypto.randomUUID()}`;
@@ -182,6 +183,34 @@ test("outbox shows every shard, with its owner", async () => {
   const { stdout } = await cli(["outbox"]);
   expect(linesOf(stdout)).toHaveLength(6);
 });
+
+test("dead-letters lists what is parked, and sends one, or all of them, on their way again", async () => {
+  expect((await cli(["dead-letters"])).stdout.trim()).toBe("nothing is parked");
+  const ids: string[] = [];
+  await using postgres = connect(database.url);
+  for (const text of ["one", "two", "three"]) {
+    const sent = await json(["send", "--as", "uma", "--to", "vic", text]);
+    const [row] = await postgres.query<{ id: string }>(
+      `insert into dead_letters (stage, conversation_id, sequence_number, reason, tries, record)
+       values ('outbox', $1, $2, 'record_rejected', 5, '{}') returning id`,
+      [sent.conversation_id, sent.sequence_number],
+    );
+    ids.push(String(row?.id));
+  }
+  const { stdout } = await cli(["dead-letters"]);
+  expect(linesOf(stdout)).toHaveLength(3);
+  expect(stdout).toContain("record_rejected (after 5 tries)");
+
+  const one = await cli(["dead-letters", "replay", String(ids[1])]);
+  expect(one).toMatchObject({ code: 0, stdout: `${ids[1]} is on its way again\n` });
+  expect((await json(["dead-letters", "replay", "--all"])).accepted).toBeGreaterThanOrEqual(2);
+  await until(async () => (await json(["dead-letters"])).items.length === 0, "all are replayed");
+  const replayed = await json(["dead-letters", "--state", "replayed"]);
+  expect(replayed.items.map(({ id }: { id: string }) => id).toSorted()).toEqual(ids.toSorted());
+  const again = await cli(["dead-letters", "replay", String(ids[1])]);
+  expect(again.code).toBe(1);
+  expect(again.stderr).toContain("already_replayed");
+}, 60_000);
 
 test("healthcheck says whether the node is ready", async () => {
   expect(await cli(["healthcheck", "--url", node.url])).toMatchObject({ code: 0 });

@@ -1,5 +1,5 @@
 // Event streams as a browser reads them, and as it comes again.
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, spyOn, test } from "bun:test";
 import net from "node:net";
 import { until } from "../support/until.ts";
 import { openApp, type TestApp, tokenOf } from "./app.ts";
@@ -223,4 +223,17 @@ describe("an event stream ends", () => {
     );
     slow.destroy();
   });
+});
+
+test("a stream that is refused leaves no timer behind", async () => {
+  const timers = spyOn(globalThis, "setInterval");
+  try {
+    for (let count = 0; count < 3; count += 1) {
+      const refused = await request(crypto.randomUUID(), {});
+      expect(refused.status).toBe(404);
+    }
+    expect(timers).not.toHaveBeenCalled();
+  } finally {
+    timers.mockRestore();
+  }
 });

@@ -19,23 +19,28 @@ const contract: Record<string, number[]> = {
   "POST /oauth/token": [200, 400, 413, 415],
   "POST /oauth/revoke": [200, 400, 413, 415],
   "POST /v1/users/{user_id}/tokens": [200, 400, 403, 413, 415],
-  "POST /v1/conversations": [200, 201, 400, 403, 413, 415],
+  "POST /v1/conversations": [200, 201, 400, 403, 413, 415, 429],
   "GET /v1/conversations": [200, 400, 403],
   "GET /v1/conversations/{conversation_id}": [200, 400, 403, 404],
-  "POST /v1/conversations/{conversation_id}/members": [201, 400, 403, 404, 409, 413, 415],
-  "DELETE /v1/conversations/{conversation_id}/members/{user_id}": [204, 400, 403, 404, 409],
+  "POST /v1/conversations/{conversation_id}/members": [201, 400, 403, 404, 409, 413, 415, 429],
+  "DELETE /v1/conversations/{conversation_id}/members/{user_id}": [204, 400, 403, 404, 409, 429],
   "POST /v1/messages": [202, 400, 403, 404, 413, 415, 422, 429],
   "POST /v1/messages/batch": [200, 400, 403, 413, 415, 429],
   "GET /v1/conversations/{conversation_id}/messages": [200, 400, 403, 404],
   "GET /v1/conversations/{conversation_id}/messages/{sequence_number}": [200, 400, 403, 404],
   "PATCH /v1/conversations/{conversation_id}/messages/{sequence_number}": [
-    202, 400, 403, 404, 409, 413, 415, 422,
+    202, 400, 403, 404, 409, 413, 415, 422, 429,
   ],
-  "DELETE /v1/conversations/{conversation_id}/messages/{sequence_number}": [202, 400, 403, 404, 409, 422],
+  "DELETE /v1/conversations/{conversation_id}/messages/{sequence_number}": [
+    202, 400, 403, 404, 409, 422, 429,
+  ],
   "POST /v1/conversations/{conversation_id}/receipts": [200, 400, 403, 404, 413, 415],
   "GET /v1/conversations/{conversation_id}/events": [200, 400, 403, 404],
   "GET /v1/stream": [101, 400],
   "GET /v1/admin/outbox": [200, 403],
+  "GET /v1/admin/dead-letters": [200, 400, 403],
+  "POST /v1/admin/dead-letters/replay": [202, 400, 403, 413, 415],
+  "POST /v1/admin/dead-letters/{id}/replay": [202, 400, 403, 404, 409],
   "POST /v1/admin/clients": [201, 400, 403, 413, 415],
 };
 
@@ -69,10 +74,12 @@ describe("/openapi.json", () => {
   test("shows the body of each call that takes one, as the call checks it", () => {
     for (const call of Object.keys(contract)) {
       const { requestBody } = operationOf(call);
-      const takesBody = /^(POST|PATCH)/.test(call);
+      const takesBody = /^(POST|PATCH)/.test(call) && !call.endsWith("/{id}/replay");
       expect({ call, takesBody: requestBody !== undefined }).toEqual({ call, takesBody });
       if (!takesBody) continue;
       expect(requestBody.content["application/json"].schema).toMatchObject({ type: "object" });
+      const mayBeLeftOut = call === "POST /v1/users/{user_id}/tokens";
+      expect({ call, required: requestBody.required }).toEqual({ call, required: !mayBeLeftOut });
     }
     const { schema } = operationOf("POST /v1/messages").requestBody.content["application/json"];
     const check = new Ajv2020({ strict: false }).compile(schema);
@@ -95,6 +102,17 @@ describe("/openapi.json", () => {
     expect(namesOf(history, "query")).toEqual(["after", "before", "limit"]);
     expect(namesOf("GET /v1/conversations/{conversation_id}/events", "header")).toEqual(["last-event-id"]);
     expect(namesOf(`DELETE ${history.slice(4)}/{sequence_number}`, "header")).toEqual(["idempotency-key"]);
+  });
+
+  test("shows the header fields of rate limits on the answers of calls that they apply to", () => {
+    for (const call of Object.keys(contract)) {
+      for (const [status, { headers = {} }] of Object.entries<Answer["body"]>(operationOf(call).responses)) {
+        const isLimited = contract[call]?.includes(429) && (status === "429" || status.startsWith("2"));
+        const fields = isLimited ? ["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"] : [];
+        if (status === "429") fields.push("Retry-After");
+        expect({ call, status, fields: Object.keys(headers) }).toEqual({ call, status, fields });
+      }
+    }
   });
 
   test("says that event streams are event streams", () => {

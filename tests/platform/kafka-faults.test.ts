@@ -1,190 +1,225 @@
 // The Kafka file against three real brokers behind proxies. First what kafkajs alone does there: it reports success
-// for records that are not in the log. Those tests fail when an upgrade cures it; then its guard may be lifted. It has
-// two more faults, with one send at a time over two brokers, which show or not as it picks a broker at random.
+// for records that are not in the log. Those tests fail when an upgrade cures it; then its guard may be lifted.
 
-import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { type Admin, Kafka, logLevel, type Producer } from "kafkajs";
-import { type KafkaCluster, startKafkaCluster } from "../../deploy/local/kafka.ts";
 import {
-  ensureTopics,
-  type KafkaRecord,
-  type KafkaSettings,
-  openPublisher,
-  readTopic,
-  runConsumer,
-} from "../../src/platform/kafka.ts";
-import {
-  type Fault,
-  type FaultProxy,
-  once,
-  passAll,
-  startFaultProxy,
-  type Verdict,
-} from "../support/fault-proxy.ts";
-import { kafkaProtocol } from "../support/kafka-protocol.ts";
+  afterAll,
+  afterEach,
+  beforeAll,
+  describe,
+  expect,
+  mock,
+  setDefaultTimeout,
+  spyOn,
+  test,
+} from "bun:test";
+import { Kafka, logLevel, type Producer, type RecordMetadata } from "kafkajs";
+import { ensureTopics, type KafkaRecord, openPublisher, runConsumer } from "../../src/platform/kafka.ts";
+import { once, passAll } from "../support/fault-proxy.ts";
+import { type ProxiedCluster, startProxiedCluster } from "../support/kafka-cluster.ts";
 
 setDefaultTimeout(60_000);
 
 const never = new AbortController().signal;
-const dataDirectory = mkdtempSync(join(tmpdir(), "chat4all-kafka-"));
-let proxies: FaultProxy[] = [];
-let cluster: KafkaCluster;
-let settings: KafkaSettings;
-let admin: Admin;
+let cluster: ProxiedCluster;
 
 beforeAll(async () => {
-  proxies = await Promise.all([1, 2, 3].map(() => startFaultProxy({ protocol: kafkaProtocol })));
-  cluster = await startKafkaCluster({
-    dataDirectory,
-    report: () => {},
-    anyPort: true,
-    brokers: 3,
-    advertise: (index, port) => {
-      const proxy = proxies[index] as FaultProxy;
-      proxy.target = port;
-      return proxy.port;
-    },
-  });
-  settings = { brokers: cluster.bootstrap.split(","), clientId: "kafka-faults-test" };
-  admin = new Kafka({ ...settings, logLevel: logLevel.NOTHING }).admin();
-  await admin.connect();
+  cluster = await startProxiedCluster({ clientId: "kafka-faults-test" });
 });
 
-afterEach(() => setFault(passAll));
-
-afterAll(async () => {
-  await admin?.disconnect();
-  await cluster?.stop();
-  await Promise.all(proxies.map((proxy) => proxy.stop()));
-  rmSync(dataDirectory, { recursive: true, force: true });
+afterEach(() => {
+  mock.restore();
+  cluster.setFault(passAll);
 });
+
+afterAll(() => cluster?.stop());
 
 describe("kafkajs alone", () => {
   test("reports success for the records of a partition whose leader has moved", async () => {
-    const topic = await newTopicOfTwoLeaders();
+    const topic = await cluster.newTopicOfTwoLeaders();
     await withBareProducer(async (producer) => {
       await producer.send({ topic, messages: bareMessages(["a0", "a1"]) });
-      await moveLeader(topic, 1, [1, 3]);
+      await cluster.moveLeader(topic, 1, [1, 3]);
       const answers = await producer.send({ topic, messages: bareMessages(["b0", "b1"]) });
       expect(answers.map(({ partition }) => partition)).toEqual([0]);
     });
-    expect(await valuesOf(topic)).toEqual(["a0", "b0", "a1"]);
+    expect(await cluster.valuesOf(topic)).toEqual(["a0", "b0", "a1"]);
   });
 
   test("takes a batch for the repeat of one that was rejected, and never writes it", async () => {
-    const topic = await newTopicOfTwoLeaders();
+    const topic = await cluster.newTopicOfTwoLeaders();
     await withBareProducer(async (producer) => {
-      setFault(({ direction, name }) => (direction === "answer" && name === "produce" ? "reset" : "pass"));
+      cluster.setFault(({ direction, name }) =>
+        direction === "answer" && name === "produce" ? "reset" : "pass",
+      );
       await expect(producer.send({ topic, messages: bareMessages(["a"]) })).rejects.toThrow();
-      setFault(passAll);
+      cluster.setFault(passAll);
       const answers = await producer.send({ topic, messages: bareMessages(["b"]) });
       expect(answers).toMatchObject([{ partition: 0, errorCode: 0, baseOffset: "0" }]);
     });
-    expect(await valuesOf(topic)).toEqual(["a"]);
+    expect(await cluster.valuesOf(topic)).toEqual(["a"]);
   });
 
   test("loses one and doubles the other of two sends at once, and reports both as written", async () => {
-    const topic = await newTopicOfTwoLeaders();
+    const topic = await cluster.newTopicOfTwoLeaders();
     await withBareProducer(async (producer) => {
-      setFault(once("answer", "produce", "reset").fault);
+      cluster.setFault(once("answer", "produce", "reset").fault);
       const sends = ["a", "b"].map((value) => producer.send({ topic, messages: bareMessages([value]) }));
       expect(await Promise.all(sends)).toHaveLength(2);
     });
-    const values = await valuesOf(topic);
+    const values = await cluster.valuesOf(topic);
     expect(values).toHaveLength(2);
     expect(firstOccurrences(values)).toHaveLength(1);
+  });
+
+  // The last two hang on which broker kafkajs picks, at random, to ask for metadata after the loss. It is broker 3
+  // here: broker 2 has lost its connection, and broker 1 would answer only after what is held back.
+  test("loses a later send after one broker's late answer, another's lost one and a leader's move", async () => {
+    const topic = await cluster.newTopicOfTwoLeaders();
+    await withBareProducer(async (producer) => {
+      const late = cluster.holdProduceAnswer(1);
+      const lost = cluster.holdProduceAnswer(2);
+      const sending = producer.send({ topic, messages: bareMessages(["a0", "a1"]) });
+      await Promise.all([late.struck, lost.struck]);
+      await cluster.moveLeader(topic, 0, [3, 2]);
+      const sentAgain = untilProduced(producer, 3);
+      lost.release("reset");
+      await sentAgain;
+      late.release("reset");
+      expect(entries(await sending)).toEqual({ 0: "1", 1: "0" });
+      const answers = await producer.send({ topic, messages: bareMessages(["b0", "b1"]) });
+      // All are there; the first has not risen.
+      expect(entries(answers)).toEqual({ 0: "1", 1: "1" });
+    });
+    expect(await cluster.valuesOf(topic)).toEqual(["a0", "a0", "a1", "b1"]);
+  });
+
+  test("writes a send twice after one broker's late answer and another's lost one", async () => {
+    const topic = await cluster.newTopicOfTwoLeaders();
+    await withBareProducer(async (producer) => {
+      const late = cluster.holdProduceAnswer(1);
+      const lost = cluster.holdProduceAnswer(2);
+      const sending = producer.send({ topic, messages: bareMessages(["a0", "a1"]) });
+      await Promise.all([late.struck, lost.struck]);
+      const sentAgain = untilProduced(producer, 2);
+      lost.release("reset");
+      await sentAgain;
+      late.release("pass");
+      expect(entries(await sending)).toEqual({ 0: "1", 1: "0" });
+    });
+    expect(await cluster.valuesOf(topic)).toEqual(["a0", "a0", "a1"]);
   });
 });
 
 describe("our publisher", () => {
   test("writes to a partition whose leader has moved", async () => {
-    const topic = await newTopicOfTwoLeaders();
-    const publisher = openPublisher(settings);
+    const topic = await cluster.newTopicOfTwoLeaders();
+    const publisher = openPublisher(cluster.settings);
     const publish = (value: string) =>
       Promise.all([0, 1].map((partition) => publisher.publish(topic, partition, [record(value)], never)));
     await publish("a");
-    await moveLeader(topic, 1, [1, 3]);
+    await cluster.moveLeader(topic, 1, [1, 3]);
     await publish("b");
     await publisher.close();
-    expect(await valuesOf(topic)).toEqual(["a", "b", "a", "b"]);
+    expect(await cluster.valuesOf(topic)).toEqual(["a", "b", "a", "b"]);
   });
 
   test("loses nothing when one broker answers late, another one's answer is lost and a leader moves", async () => {
-    const topic = await newTopicOfTwoLeaders();
-    const publisher = openPublisher(settings);
+    const topic = await cluster.newTopicOfTwoLeaders();
+    const publisher = openPublisher(cluster.settings);
     const publish = (value: string) =>
       Promise.all([0, 1].map((partition) => publisher.publish(topic, partition, [record(value)], never)));
-    const broker1 = holdProduceAnswer(1);
-    const broker2 = holdProduceAnswer(2);
+    const broker1 = cluster.holdProduceAnswer(1);
+    const broker2 = cluster.holdProduceAnswer(2);
     const first = publish("a");
     await Promise.all([broker1.struck, broker2.struck]);
-    await moveLeader(topic, 0, [3, 2]);
+    await cluster.moveLeader(topic, 0, [3, 2]);
     broker2.release("reset");
     broker1.release("reset");
     await first;
     await publish("b");
     await publisher.close();
-    expect(await valuesOf(topic)).toEqual(["a", "b", "a", "b"]);
+    expect(await cluster.valuesOf(topic)).toEqual(["a", "b", "a", "b"]);
+  });
+
+  test("writes once what one broker answers late while another one's answer is lost", async () => {
+    const topic = await cluster.newTopicOfTwoLeaders();
+    const publisher = openPublisher(cluster.settings);
+    const publish = (value: string) =>
+      Promise.all([0, 1].map((partition) => publisher.publish(topic, partition, [record(value)], never)));
+    const late = cluster.holdProduceAnswer(1);
+    const lost = cluster.holdProduceAnswer(2);
+    const first = publish("a");
+    await Promise.all([late.struck, lost.struck]);
+    const sentAgain = once("answer", "produce", "pass");
+    cluster.proxyOf(2).fault = sentAgain.fault;
+    lost.release("reset");
+    await sentAgain.struck;
+    late.release("pass");
+    await first;
+    await publish("b");
+    await publisher.close();
+    expect(await cluster.valuesOf(topic)).toEqual(["a", "b", "a", "b"]);
   });
 
   test("writes a batch that follows one whose answers were lost, and repeats only that one", async () => {
-    const topic = await newTopicOfTwoLeaders();
+    const topic = await cluster.newTopicOfTwoLeaders();
     const retried = Promise.withResolvers<string>();
-    const publisher = openPublisher(settings, { onRetry: (_topic, reason) => retried.resolve(reason) });
-    setFault(({ direction, name }) => (direction === "answer" && name === "produce" ? "reset" : "pass"));
+    const publisher = openPublisher(cluster.settings, {
+      onRetry: (_topic, reason) => retried.resolve(reason),
+    });
+    cluster.setFault(({ direction, name }) =>
+      direction === "answer" && name === "produce" ? "reset" : "pass",
+    );
     const first = publisher.publish(topic, 0, [record("a")], never);
     expect(await retried.promise).toBe("send_failed");
     expect(publisher.state()).toBe("degraded");
-    setFault(passAll);
+    cluster.setFault(passAll);
     await first;
     expect(publisher.state()).toBe("up");
     await publisher.publish(topic, 0, [record("b")], never);
     await publisher.close();
-    const values = await valuesOf(topic);
+    const values = await cluster.valuesOf(topic);
     expect(firstOccurrences(values)).toEqual(["a", "b"]);
     expect(values.filter((value) => value === "b")).toHaveLength(1);
   });
 
   test("writes a batch that follows one that was given up after it had landed", async () => {
-    const topic = await newTopicOfTwoLeaders();
-    const publisher = openPublisher(settings);
+    const topic = await cluster.newTopicOfTwoLeaders();
+    const publisher = openPublisher(cluster.settings);
     const giveUp = new AbortController();
     const lost = once("answer", "produce", "drop");
-    setFault(lost.fault);
+    cluster.setFault(lost.fault);
     const first = publisher.publish(topic, 0, [record("a")], giveUp.signal);
     await lost.struck;
     giveUp.abort();
     await expect(first).rejects.toMatchObject({ code: "publish_aborted" });
     await publisher.publish(topic, 0, [record("b")], never);
     await publisher.close();
-    expect(await valuesOf(topic)).toEqual(["a", "b"]);
+    expect(await cluster.valuesOf(topic)).toEqual(["a", "b"]);
   });
 
   test("writes two batches once each, in order, when one answer is lost", async () => {
-    const topic = await newTopicOfTwoLeaders();
-    const publisher = openPublisher(settings);
-    setFault(once("answer", "produce", "reset").fault);
+    const topic = await cluster.newTopicOfTwoLeaders();
+    const publisher = openPublisher(cluster.settings);
+    cluster.setFault(once("answer", "produce", "reset").fault);
     await publisher.publish(topic, 0, [record("a")], never);
     await publisher.publish(topic, 0, [record("b")], never);
     await publisher.close();
-    expect(await valuesOf(topic)).toEqual(["a", "b"]);
+    expect(await cluster.valuesOf(topic)).toEqual(["a", "b"]);
   });
 
   test.each([
     ["has no entry for the partition", "answer_missing", withoutEntries],
     ["repeats an earlier offset", "answer_of_an_earlier_send", withBaseOffsetZero],
   ])("does not believe an answer that %s", async (_what, reason, alter) => {
-    const topic = await newTopicOfTwoLeaders();
+    const topic = await cluster.newTopicOfTwoLeaders();
     const reasons: string[] = [];
-    const publisher = openPublisher(settings, {
+    const publisher = openPublisher(cluster.settings, {
       onRetry: (_topic, retryReason) => reasons.push(retryReason),
     });
     await publisher.publish(topic, 0, [record("a")], never);
     let isAltered = false;
-    setFault(({ direction, name, bytes }) => {
+    cluster.setFault(({ direction, name, bytes }) => {
       if (isAltered || direction !== "answer" || name !== "produce") return "pass";
       isAltered = true;
       return alter(bytes, topic);
@@ -192,16 +227,16 @@ describe("our publisher", () => {
     await publisher.publish(topic, 0, [record("b")], never);
     await publisher.close();
     expect(reasons).toEqual([reason]);
-    expect(await valuesOf(topic)).toEqual(["a", "b", "b"]);
+    expect(await cluster.valuesOf(topic)).toEqual(["a", "b", "b"]);
   });
 
   test("goes on by itself after its broker was killed and came back, without a loss", async () => {
     const topic = `test-${crypto.randomUUID()}`;
-    await ensureTopics(settings, [{ name: topic, partitions: 1 }]);
-    const leader = await leaderOf(topic, 0);
+    await ensureTopics(cluster.settings, [{ name: topic, partitions: 1 }]);
+    const leader = await cluster.leaderOf(topic, 0);
     const broker = cluster.brokers.find(({ id }) => id === leader);
     const retried = Promise.withResolvers<void>();
-    const publisher = openPublisher(settings, { onRetry: () => retried.resolve() });
+    const publisher = openPublisher(cluster.settings, { onRetry: () => retried.resolve() });
     const expected: string[] = [];
     const publishNext = async () => {
       const values = Array.from({ length: 20 }, (_, index) => String(expected.length + index));
@@ -217,22 +252,24 @@ describe("our publisher", () => {
     await broker?.start();
     await publishing;
     await publisher.close();
-    expect(firstOccurrences(await valuesOf(topic))).toEqual(expected);
+    expect(firstOccurrences(await cluster.valuesOf(topic))).toEqual(expected);
   });
 });
 
 describe("our consumer", () => {
   test("is rebuilt when its commits stop, and reads again what was not committed", async () => {
-    const topic = await newTopicOfTwoLeaders();
+    const topic = await cluster.newTopicOfTwoLeaders();
     await publishOne(topic, "a");
     const states: string[] = [];
     const errors: unknown[] = [];
     const seen: string[] = [];
     const degraded = Promise.withResolvers<void>();
     const readAgain = Promise.withResolvers<void>();
-    setFault(({ direction, name }) => (direction === "answer" && name === "offset_commit" ? "drop" : "pass"));
+    cluster.setFault(({ direction, name }) =>
+      direction === "answer" && name === "offset_commit" ? "drop" : "pass",
+    );
     const groupId = `test-${crypto.randomUUID()}`;
-    const consumer = await runConsumer(settings, {
+    const consumer = await runConsumer(cluster.settings, {
       groupId,
       topics: [topic],
       fromBeginning: true,
@@ -248,7 +285,7 @@ describe("our consumer", () => {
       },
     });
     await degraded.promise;
-    setFault(passAll);
+    cluster.setFault(passAll);
     await publishOne(topic, "b");
     await readAgain.promise;
     await consumer.close();
@@ -258,11 +295,11 @@ describe("our consumer", () => {
   });
 
   test("comes back when no broker could be reached for a while", async () => {
-    const topic = await newTopicOfTwoLeaders();
+    const topic = await cluster.newTopicOfTwoLeaders();
     const states: string[] = [];
     const values: string[] = [];
     const reached = new Map(["up", "degraded", "value"].map((name) => [name, Promise.withResolvers<void>()]));
-    const consumer = await runConsumer(settings, {
+    const consumer = await runConsumer(cluster.settings, {
       groupId: `test-${crypto.randomUUID()}`,
       topics: [topic],
       fromBeginning: true,
@@ -277,10 +314,10 @@ describe("our consumer", () => {
       },
     });
     await reached.get("up")?.promise;
-    for (const proxy of proxies) proxy.isRefusing = true;
-    for (const proxy of proxies) proxy.endConnections("reset");
+    for (const proxy of cluster.proxies) proxy.isRefusing = true;
+    for (const proxy of cluster.proxies) proxy.endConnections("reset");
     await reached.get("degraded")?.promise;
-    for (const proxy of proxies) proxy.isRefusing = false;
+    for (const proxy of cluster.proxies) proxy.isRefusing = false;
     await publishOne(topic, "a");
     await reached.get("value")?.promise;
     await consumer.close();
@@ -289,60 +326,41 @@ describe("our consumer", () => {
   });
 });
 
-function setFault(fault: Fault): void {
-  for (const proxy of proxies) proxy.fault = fault;
-}
-
-function proxyOf(brokerId: number): FaultProxy {
-  return proxies[brokerId - 1] as FaultProxy;
-}
-
-/** Holds back the next Produce answer of a broker until `release`. */
-function holdProduceAnswer(brokerId: number) {
-  const { promise, resolve: release } = Promise.withResolvers<Verdict>();
-  const { fault, struck } = once("answer", "produce", promise);
-  proxyOf(brokerId).fault = fault;
-  return { struck, release };
-}
-
-/** Partition 0 is led by broker 1, partition 1 by broker 2, each with two replicas. */
-async function newTopicOfTwoLeaders(): Promise<string> {
-  const topic = `test-${crypto.randomUUID()}`;
-  const replicaAssignment = [
-    { partition: 0, replicas: [1, 2] },
-    { partition: 1, replicas: [2, 3] },
-  ];
-  await admin.createTopics({ topics: [{ topic, replicaAssignment }], waitForLeaders: true });
-  return topic;
-}
-
-async function leaderOf(topic: string, partition: number): Promise<number | undefined> {
-  const metadata = await admin.fetchTopicMetadata({ topics: [topic] });
-  return metadata.topics[0]?.partitions.find(({ partitionId }) => partitionId === partition)?.leader;
-}
-
-/** Moves a partition to other brokers, the first of which leads it then. */
-async function moveLeader(topic: string, partition: number, replicas: number[]): Promise<void> {
-  await admin.alterPartitionReassignments({
-    topics: [{ topic, partitionAssignment: [{ partition, replicas }] }],
-  });
-  while ((await leaderOf(topic, partition)) !== replicas[0]) await Bun.sleep(50);
-}
-
-/** kafkajs with the settings that its documentation gives for no loss, and little patience. */
+/**
+ * kafkajs with the settings that its documentation gives for no loss, and little patience. It is connected to
+ * broker 3 first, and what it does at random it does in one and the same way.
+ */
 async function withBareProducer(work: (producer: Producer) => Promise<void>): Promise<void> {
+  const { brokers, clientId } = cluster.settings;
   const kafka = new Kafka({
-    ...settings,
+    brokers: brokers.slice(2),
+    clientId,
     logLevel: logLevel.NOTHING,
     retry: { initialRetryTime: 100, retries: 2 },
   });
   const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1 });
-  await producer.connect();
+  const random = spyOn(Math, "random").mockReturnValue(0);
   try {
+    await producer.connect();
     await work(producer);
   } finally {
+    random.mockRestore();
     await producer.disconnect();
   }
+}
+
+/** Resolves when the producer has a broker's next Produce answer. */
+function untilProduced(producer: Producer, brokerId: number): Promise<void> {
+  return new Promise((resolve) => {
+    producer.on(producer.events.REQUEST, ({ payload: { apiName, broker } }) => {
+      if (apiName === "Produce" && broker === cluster.settings.brokers[brokerId - 1]) resolve();
+    });
+  });
+}
+
+/** The base offset of each partition that an answer tells of. */
+function entries(answers: RecordMetadata[]): Record<number, string | undefined> {
+  return Object.fromEntries(answers.map(({ partition, baseOffset }) => [partition, baseOffset]));
 }
 
 /** The first value goes to partition 0, the second to partition 1. */
@@ -370,14 +388,9 @@ function record(value: string): KafkaRecord {
 }
 
 async function publishOne(topic: string, value: string): Promise<void> {
-  const publisher = openPublisher(settings);
+  const publisher = openPublisher(cluster.settings);
   await publisher.publish(topic, 0, [record(value)], never);
   await publisher.close();
-}
-
-/** What is in the log, partition after partition. */
-async function valuesOf(topic: string): Promise<string[]> {
-  return (await readTopic(settings, topic)).map(({ value }) => String(value));
 }
 
 function firstOccurrences(values: string[]): string[] {

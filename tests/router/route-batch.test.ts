@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { type Config, readConfig, topicNames } from "../../src/config.ts";
 import { OperatingError } from "../../src/model/errors.ts";
+import { openHolds } from "../../src/platform/holds.ts";
 import {
   type ConsumedRecord,
   type KafkaBatch,
@@ -12,7 +13,7 @@ import {
 import { openLog } from "../../src/platform/log.ts";
 import type { Postgres } from "../../src/platform/postgres.ts";
 import { openWatchdogs } from "../../src/platform/watchdog.ts";
-import { routeBatch } from "../../src/router/route-batch.ts";
+import { type PartitionMemory, routeBatch } from "../../src/router/route-batch.ts";
 import { openWatermarks, type Watermarks } from "../../src/router/watermarks.ts";
 import { connect, makeDatabase, type TestDatabase } from "../support/database.ts";
 
@@ -58,6 +59,7 @@ function route(
   publisher: KafkaPublisher,
   batch: KafkaBatch,
   watermarks: Watermarks = openWatermarks(postgres),
+  memory: PartitionMemory = newMemory(),
 ) {
   const tools = {
     postgres,
@@ -68,8 +70,62 @@ function route(
     onUnknownChannel: (channel: string) => unknownChannels.push(channel),
     log: openLog("test", "fatal"),
   };
-  return routeBatch(tools, batch, openWatchdogs().watch(1_000));
+  return routeBatch(tools, batch, memory, openWatchdogs().watch(1_000));
 }
+
+/** A publisher of which the events topic refuses one record, until told to stop. */
+function refuse(ceId: string) {
+  let isRefusing = true;
+  const noted = notePublished();
+  const publisher: KafkaPublisher = {
+    ...noted.publisher,
+    async publish(topic, partition, records, signal) {
+      const position = records.findIndex(({ headers }) => headers["ce_id"] === ceId);
+      if (!isRefusing || position < 0 || !topic.endsWith(".events")) {
+        return noted.publisher.publish(topic, partition, records, signal);
+      }
+      await noted.publisher.publish(topic, partition, records.slice(0, position), signal);
+      throw new RecordRejected(position, undefined);
+    },
+  };
+  return {
+    published: noted.published,
+    publisher,
+    stop: () => {
+      isRefusing = false;
+    },
+  };
+}
+
+/** A partition as a consumer reads it, which brings what was not confirmed again; time passes only when it pauses. */
+function readPartition(publisher: KafkaPublisher, records: ConsumedRecord[]) {
+  let nowMs = 0;
+  let confirmed = 0;
+  const memory = newMemory(() => nowMs);
+  const watermarks = openWatermarks(postgres);
+  async function readOnce() {
+    const done = await route(publisher, batchOf(records.slice(confirmed)), watermarks, memory);
+    confirmed += done;
+    if (done === 0) nowMs += 100;
+  }
+  return {
+    readOnce,
+    append: (more: ConsumedRecord[]) => records.push(...more),
+    confirmed: () => confirmed,
+    /** Reads until all is confirmed; answers how long that took. */
+    async readAll() {
+      while (confirmed < records.length) await readOnce();
+      return nowMs;
+    },
+  };
+}
+
+/** What a router knows of a partition that it has just been given; time passes as the test says. */
+function newMemory(now?: () => number): PartitionMemory {
+  return { holds: openHolds(100, now), parked: new Set() };
+}
+
+let nextOffset = 1_000;
 
 function record(
   conversationId: string,
@@ -80,7 +136,7 @@ function record(
   return {
     key: `conversation:${conversationId}`,
     value: Buffer.from("{}"),
-    offset: "0",
+    offset: String(nextOffset++),
     timestampMs: 0,
     ...changes,
     headers: { ...headers, ...changes.headers },
@@ -167,26 +223,31 @@ test("passes all headers on but the channels, and events of an unknown channel t
   });
 });
 
-test("parks what it cannot read, once, and goes on with the partition", async () => {
+test("tries what it cannot read five times over three seconds, parks it once, and goes on with the partition", async () => {
   const id = crypto.randomUUID();
   const bytes = Buffer.from([0xff, 0x00, 0xfe]);
   const { published, publisher } = notePublished();
-  const batch = batchOf([
+  const partition = readPartition(publisher, [
     record(id, 1),
     record(id, 2, { key: "nobody", offset: "11" }),
-    record(id, 2, { headers: { sequence_number: "two" }, value: bytes, offset: "12" }),
-    record(id, 2, { value: null, offset: "13" }),
+    record(id, 2, { key: null, value: bytes, offset: "12" }),
+    record(id, 2, { key: "somebody", value: null, offset: "13" }),
     record(id, 2, { offset: "14" }),
   ]);
-  expect(await route(publisher, batch)).toBe(5);
-  expect(await route(publisher, batch)).toBe(5);
+  await partition.readOnce();
   expect(published["events"]).toEqual([`${id}:1`, `${id}:2`]);
-  expect(published["dead-letters"]).toHaveLength(6);
-  const parked = await postgres.query<{ reason: string; record: string }>(
-    "select reason, record from dead_letters where record ->> 'topic' = $1 order by record ->> 'offset'",
-    [batch.topic],
+  expect(published["dead-letters"]).toBeUndefined();
+
+  expect(await partition.readAll()).toBe(3_000);
+  expect(published["events"]).toEqual([`${id}:1`, `${id}:2`]);
+  expect(published["dead-letters"]).toHaveLength(3);
+  const parked = await postgres.query<{ reason: string; tries: number; record: string }>(
+    "select reason, tries, record from dead_letters where record ->> 'topic' = $1 order by record ->> 'offset'",
+    [topicNames(config).outbox],
   );
-  expect(parked.map(({ reason }) => reason)).toEqual(Array(3).fill("undecodable_record"));
+  expect(parked.map(({ reason, tries }) => `${reason} ${tries}`)).toEqual(
+    Array(3).fill("undecodable_record 5"),
+  );
   expect(JSON.parse(String(parked[1]?.record))).toMatchObject({
     partition: 3,
     offset: "12",
@@ -194,21 +255,98 @@ test("parks what it cannot read, once, and goes on with the partition", async ()
   });
 });
 
-test("parks what a topic refuses, and goes on behind it", async () => {
-  const id = crypto.randomUUID();
-  const { published, publisher } = notePublished(async (topic, records) => {
-    const position = records.findIndex(({ headers }) => headers["ce_id"] === `${id}:2`);
-    if (topic === "events" && position >= 0) throw new RecordRejected(position, undefined);
-  });
-  expect(await route(publisher, batchOf([1, 2, 3].map((number) => record(id, number))))).toBe(3);
-  expect(published["events"]).toEqual([`${id}:3`]);
+test("parks what a topic refuses after its tries, and meanwhile holds back its conversation alone", async () => {
+  const [id, other, third] = [crypto.randomUUID(), crypto.randomUUID(), crypto.randomUUID()];
+  const { published, publisher } = refuse(`${id}:2`);
+  const partition = readPartition(publisher, [
+    ...[1, 2, 3].map((number) => record(id, number)),
+    ...[1, 2].map((number) => record(other, number)),
+    record(id, 4),
+  ]);
+  await partition.readOnce();
+  expect(partition.confirmed()).toBe(1);
+  expect(published["events"]).toEqual([`${id}:1`, `${other}:1`, `${other}:2`]);
+  partition.append([record(third, 1), record(other, 3)]);
+  await partition.readOnce();
+  expect(partition.confirmed()).toBe(1);
+  expect(published["events"]?.slice(3)).toEqual([`${third}:1`, `${other}:3`]);
+  expect(await watermark(id)).toBe(1);
+
+  expect(await partition.readAll()).toBe(3_000);
+  expect(published["events"]?.slice(5)).toEqual([`${id}:3`, `${id}:4`]);
   expect(published["dead-letters"]).toEqual([`${id}:2`]);
   const parked = await postgres.query(
-    "select stage, sequence_number, reason from dead_letters where conversation_id = $1",
+    "select stage, sequence_number, reason, tries from dead_letters where conversation_id = $1",
     [id],
   );
-  expect([...parked]).toEqual([{ stage: "router", sequence_number: 2, reason: "record_rejected" }]);
-  expect(await watermark(id)).toBe(3);
+  expect([...parked]).toEqual([{ stage: "router", sequence_number: 2, reason: "record_rejected", tries: 5 }]);
+  expect(await watermark(id)).toBe(4);
+});
+
+test("goes on with a conversation whose record passes after all, and parks nothing", async () => {
+  const id = crypto.randomUUID();
+  const refused = refuse(`${id}:1`);
+  const partition = readPartition(refused.publisher, [record(id, 1), record(id, 2)]);
+  await partition.readOnce();
+  await partition.readOnce();
+  refused.stop();
+  await partition.readAll();
+  expect(refused.published).toEqual({ events: [`${id}:1`, `${id}:2`] });
+  expect(await watermark(id)).toBe(2);
+});
+
+test("tries for ever what fails for the surroundings' sake, and counts no try", async () => {
+  const id = crypto.randomUUID();
+  let failuresLeft = 20;
+  const { published, publisher } = notePublished(async () => {
+    if (failuresLeft-- > 0) throw new OperatingError("publish_aborted");
+  });
+  const partition = readPartition(publisher, [record(id, 1)]);
+  for (const _ of Array(20)) {
+    const failure = await partition.readOnce().catch((error: OperatingError) => error.code);
+    expect(failure).toBe("publish_aborted");
+  }
+  await partition.readAll();
+  expect(published).toEqual({ events: [`${id}:1`] });
+});
+
+test("finds the one record on which the code fails, and parks that alone", async () => {
+  const [id, other] = [crypto.randomUUID(), crypto.randomUUID()];
+  const { published, publisher } = notePublished(async (topic, records) => {
+    if (topic === "events" && records.some(({ headers }) => headers["ce_id"] === `${id}:1`))
+      throw new TypeError("not what was expected");
+  });
+  await readPartition(publisher, [record(other, 1), record(id, 1), record(id, 2)]).readAll();
+  expect(published).toEqual({ events: [`${other}:1`, `${id}:2`], "dead-letters": [`${id}:1`] });
+  const parked = await postgres.query("select reason, tries from dead_letters where conversation_id = $1", [
+    id,
+  ]);
+  expect([...parked]).toEqual([{ reason: "unexpected_error", tries: 5 }]);
+});
+
+test("forwards a replay past the watermark, once, and closes its letter; one that fails again stays its own", async () => {
+  const id = crypto.randomUUID();
+  const refused = refuse(`${id}:2`);
+  await readPartition(
+    refused.publisher,
+    [1, 2, 3].map((number) => record(id, number)),
+  ).readAll();
+  const letters = () =>
+    postgres.query<{ id: string; tries: number; replayed: boolean }>(
+      "select id, tries, replayed_at is not null as replayed from dead_letters where conversation_id = $1",
+      [id],
+    );
+  const [letter] = await letters();
+  const replay = () => record(id, 2, { headers: { dead_letter_id: String(letter?.id) } });
+  await readPartition(refused.publisher, [replay()]).readAll();
+  expect([...(await letters())]).toEqual([{ id: String(letter?.id), tries: 10, replayed: false }]);
+
+  const { published, publisher } = notePublished();
+  await readPartition(publisher, [replay(), record(id, 4), replay(), record(id, 2)]).readAll();
+  await readPartition(publisher, [replay()]).readAll();
+  expect(published).toEqual({ events: [`${id}:2`, `${id}:4`] });
+  expect([...(await letters())]).toEqual([{ id: String(letter?.id), tries: 10, replayed: true }]);
+  expect(await watermark(id)).toBe(4);
 });
 
 test("confirms the slices that are done when the batch becomes stale or a later one fails", async () => {

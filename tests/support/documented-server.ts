@@ -47,7 +47,8 @@ export async function startDocumentedServer(changes: Record<string, string> = {}
   };
 }
 
-function documentChecker(document: OpenApiDocument) {
+/** Answers what throws for an answer that is not as the document says. */
+export function documentChecker(document: OpenApiDocument) {
   const ajv = addFormats(new Ajv2020({ strict: false, allErrors: true }));
   const validators = new Map<object, ValidateFunction>();
   const templates = Object.keys(document.paths).map((template) => ({

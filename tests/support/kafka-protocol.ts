@@ -20,8 +20,8 @@ const apiNames: Record<number, string> = {
 /** Units of one connection are named by their API, the answers as the requests that they answer. */
 export function kafkaProtocol(): Splitter {
   const asked = new Map<number, string>();
-  const requests = frames();
-  const answers = frames();
+  const requests = kafkaFrames();
+  const answers = kafkaFrames();
   return {
     request: (chunk) =>
       requests(chunk).map((bytes) => {
@@ -39,7 +39,8 @@ export function kafkaProtocol(): Splitter {
   };
 }
 
-function frames(): (chunk: Buffer) => Buffer[] {
+/** Cuts bytes into requests or answers, each with its length before it. */
+export function kafkaFrames(): (chunk: Buffer) => Buffer[] {
   let rest = Buffer.alloc(0);
   return (chunk) => {
     rest = Buffer.concat([rest, chunk]);

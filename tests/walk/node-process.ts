@@ -5,6 +5,11 @@ import { startCli } from "../support/cli.ts";
 /** A running process. */
 export interface NodeProcess extends AsyncDisposable {
   url: string;
+  pid: number;
+  /** All that it has logged so far. */
+  logged(): string;
+  /** Its code, once it has ended. */
+  exited: Promise<number>;
   /** SIGTERM; what became of it. */
   stop(): Promise<{ code: number; durationMs: number }>;
 }
@@ -30,6 +35,9 @@ export async function startNode(
 
   return {
     url: await listening.promise.finally(() => clearTimeout(timer)),
+    pid: child.pid,
+    logged,
+    exited: child.exited,
     async stop() {
       const startedAtMs = performance.now();
       child.kill("SIGTERM");

@@ -3,6 +3,7 @@
 import { OperatingError } from "../../model/errors.ts";
 import { backOff, type KafkaSettings } from "./client.ts";
 import { type KafkaRecord, openProducer, type PartitionProducer } from "./producer.ts";
+import type { Returns } from "./returns.ts";
 
 /** What the publisher tells of its work, for metrics. `reason` is one of the few codes of producer.ts. */
 export interface PublisherHooks {
@@ -26,6 +27,7 @@ export function openLane(
   settings: KafkaSettings,
   topic: string,
   partition: number,
+  returns: Returns,
   hooks: PublisherHooks,
 ): Lane {
   let producer: PartitionProducer | undefined;
@@ -35,18 +37,32 @@ export function openLane(
     try {
       for (let attempt = 0; ; attempt += 1) {
         signal.throwIfAborted();
-        const doubt = await trySend(records, signal);
-        if (doubt === undefined) return;
-        isRetrying = true;
-        hooks.onRetry?.(topic, doubt);
-        await backOff(attempt, signal);
+        if (await tryOnce(records, signal, attempt)) return;
       }
     } finally {
       isRetrying = false;
     }
   }
 
-  /** One send. Returns the reason to try again, if any; throws when there is no point in it. */
+  /** One send, and the rest after it if it was in vain; both end when a broker is back, which may have lost the send. */
+  async function tryOnce(records: KafkaRecord[], signal: AbortSignal, attempt: number): Promise<boolean> {
+    const returned = new AbortController();
+    const unwatch = returns.watch(() => returned.abort(new OperatingError("broker_returned")));
+    const either = AbortSignal.any([signal, returned.signal]);
+    try {
+      const doubt = await trySend(records, either);
+      if (doubt === undefined) return true;
+      signal.throwIfAborted();
+      isRetrying = true;
+      hooks.onRetry?.(topic, doubt);
+      await backOff(attempt, either);
+      return false;
+    } finally {
+      unwatch();
+    }
+  }
+
+  /** Returns the reason to try again, if any; throws when there is no point in it. */
   async function trySend(records: KafkaRecord[], signal: AbortSignal): Promise<string | undefined> {
     try {
       producer ??= await openProducer(settings, topic, partition, signal);
@@ -57,8 +73,7 @@ export function openLane(
     } catch (error) {
       producer?.discard();
       producer = undefined;
-      const mayHelp = error instanceof OperatingError && error.code !== "record_rejected" && !signal.aborted;
-      if (!mayHelp) throw error;
+      if (!(error instanceof OperatingError) || error.code === "record_rejected") throw error;
       return error.code;
     }
   }

@@ -6,12 +6,13 @@ import { OperatingError } from "../../model/errors.ts";
 import type { KafkaSettings } from "./client.ts";
 import { type Lane, openLane, type PublisherHooks } from "./lane.ts";
 import type { KafkaRecord } from "./producer.ts";
+import { openReturns } from "./returns.ts";
 
 /** Writes to any number of topic-partitions, through one producer for each, made when it is first needed. */
 export interface KafkaPublisher {
   /**
    * Resolves when the broker has acknowledged all the records, however long that takes: on any doubt the same
-   * send is repeated on a new producer, after 100 ms to 1 s. Batches of more bytes or records than fit one
+   * send is repeated on a new producer, after 100 ms to 1 s, and at once when a broker is back. Batches of more bytes or records than fit one
    * send are split, in order. Rejects with the OperatingError `publish_aborted` when `signal` aborts or the
    * publisher is closed (then the batch may or may not be written), and with RecordRejected.
    * One call at a time for each topic-partition; a second one is a programming error and throws.
@@ -47,6 +48,7 @@ const headerOverheadBytes = 6;
 
 /** A publisher that has not connected yet. */
 export function openPublisher(settings: KafkaSettings, hooks: PublisherHooks = {}): KafkaPublisher {
+  const returns = openReturns(settings.brokers);
   const lanes = new Map<string, Lane>();
   /** What is being published, by the name of its lane; aborting it rejects that batch. */
   const running = new Map<string, AbortController>();
@@ -55,7 +57,7 @@ export function openPublisher(settings: KafkaSettings, hooks: PublisherHooks = {
   async function publish(topic: string, partition: number, records: KafkaRecord[], signal: AbortSignal) {
     const name = `${topic}/${partition}`;
     if (running.has(name)) throw new Error(`two batches at once for ${name}`);
-    const lane = lanes.get(name) ?? openLane(settings, topic, partition, hooks);
+    const lane = lanes.get(name) ?? openLane(settings, topic, partition, returns, hooks);
     const stop = new AbortController();
     const abort = () => stop.abort(new OperatingError("publish_aborted"));
     lanes.set(name, lane);

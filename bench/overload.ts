@@ -1,0 +1,289 @@
+// What a node does with three times the load that it can take. The capacity is measured first (closed loop, several
+// numbers of callers); then in each round, one after the other, the load is once and three times that capacity, in an open
+// loop from a process of its own: what is accepted a second, how long that takes (from when each request was due), how
+// late the node is (the answer to /healthz), and its memory.
+// A fast wrong answer is a failure: every 202 must be stored, nothing else, and numbers must be 1..n.
+//
+//   bun bench/overload.ts [--rounds 3] [--seconds 10] [--roles api] [--connections 2000] [--factor 3]
+//   bun bench/overload.ts --soak-minutes 30      so long three times what it accepted in the minute before: a line a
+//                                                minute with its memory, then the slope
+//
+// Arrives: nothing. Leaves: a table on standard output; exit code 1 if it was wrong. Everything it starts is stopped again.
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { startServices } from "../deploy/local/services.ts";
+import { openPostgres, type Postgres } from "../src/platform/postgres.ts";
+import { Histogram } from "./histogram.ts";
+import type { LoadReport } from "./open-loop.ts";
+import { createConversations, prepareDatabase, userToken, wrongConversations } from "./prepare.ts";
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "3" },
+    seconds: { type: "string", default: "10" },
+    roles: { type: "string", default: "api" },
+    connections: { type: "string", default: "2000" },
+    factor: { type: "string", default: "3" },
+    "soak-minutes": { type: "string" },
+  },
+});
+const seconds = Number(values.seconds);
+const factor = Number(values.factor);
+const callersOfClosedLoops = [64, 256, 512];
+const probeIntervalMs = 50;
+
+const directory = await mkdtemp(join(tmpdir(), "chat4all-bench-"));
+const services = await startServices({
+  dataDirectory: directory,
+  report: (line) => console.error(line),
+  forTests: true,
+  // Where nothing publishes, Kafka is not started.
+  given: /outbox|router/.test(values.roles) ? {} : { kafkaBrokers: "" },
+});
+try {
+  await run();
+} finally {
+  await services.stop();
+  await rm(directory, { recursive: true, force: true });
+}
+
+/** One load on the node, and what the node did meanwhile. */
+interface Measurement extends LoadReport {
+  healthP99Ms: number;
+  healthMaxMs: number;
+  rssMiB: number;
+}
+
+async function run(): Promise<void> {
+  const prepared = await prepareDatabase(services, values.roles);
+  await using postgres = openPostgres({
+    url: prepared.databaseUrl,
+    connectionsMax: 2,
+    applicationName: "bench",
+    connectTimeoutSeconds: 5,
+    statementTimeoutMs: 600_000,
+  });
+  const ids = join(directory, "ids");
+  await Bun.write(ids, (await createConversations(postgres, prepared.partitions)).join("\n"));
+  const token = await userToken(prepared);
+  await using server = await prepared.startServer();
+  const bench = { postgres, server, ids, token };
+
+  const capacity = await findCapacity(bench);
+  console.error(`capacity: ${Math.round(capacity)}/s`);
+  if (values["soak-minutes"] === undefined) await compare(bench, capacity);
+  else await soak(bench, capacity, Number(values["soak-minutes"]));
+  const wrong = await wrongConversations(postgres);
+  if (wrong > 0) throw new Error(`${wrong} conversations have a gap or a repeat in their numbers`);
+  console.log("\nEvery 202 is stored and nothing else is; the numbers of every conversation are 1..n.");
+}
+
+interface Bench {
+  postgres: Postgres;
+  server: { url: string; pid: number };
+  ids: string;
+  token: string;
+}
+
+async function findCapacity(bench: Bench): Promise<number> {
+  let best = 0;
+  await measure(bench, { rate: 0, seconds: 3, connections: 64 });
+  for (const connections of callersOfClosedLoops) {
+    const found = await measure(bench, { rate: 0, seconds: Math.min(seconds, 5), connections });
+    console.error(`  closed loop, ${connections} callers: ${perSecond(found)}/s`);
+    best = Math.max(best, found.accepted / found.seconds);
+  }
+  return best;
+}
+
+async function compare(bench: Bench, capacity: number): Promise<void> {
+  const byLoad = new Map<string, Measurement[]>([
+    ["1", []],
+    [String(factor), []],
+  ]);
+  for (let round = 1; round <= Number(values.rounds); round += 1) {
+    console.error(`round ${round} of ${values.rounds}`);
+    for (const [load, measurements] of byLoad) {
+      const rate = Math.round(capacity * Number(load));
+      const found = await measure(bench, { rate, seconds, connections: Number(values.connections) });
+      console.error(`  ${load}x: ${JSON.stringify(found)}`);
+      measurements.push(found);
+    }
+  }
+  const peak = Math.max(
+    capacity,
+    ...[...byLoad.values()].flat().map((found) => found.accepted / found.seconds),
+  );
+  console.log(
+    `capacity (closed loop): ${Math.round(capacity)}/s; highest of the run: ${Math.round(peak)}/s\n`,
+  );
+  console.log(
+    "| load | sent/s | accepted/s | refused/s | unsent/s | accepted p50 | p99 | refused p99 | /healthz p99 | RSS |\n|---|---|---|---|---|---|---|---|---|---|",
+  );
+  for (const [load, found] of byLoad) {
+    const of = (pick: (measurement: Measurement) => number) => median(found.map(pick));
+    const cells = [
+      `${load}x`,
+      of((m) => m.sent / m.seconds),
+      of((m) => m.accepted / m.seconds),
+      of((m) => m.refused / m.seconds),
+      of((m) => m.unsent / m.seconds),
+      `${of((m) => m.acceptedP50Ms).toFixed(0)} ms`,
+      `${of((m) => m.acceptedP99Ms).toFixed(0)} ms`,
+      `${of((m) => m.refusedP99Ms).toFixed(0)} ms`,
+      `${of((m) => m.healthP99Ms).toFixed(0)} ms`,
+      `${of((m) => m.rssMiB).toFixed(0)} MiB`,
+    ];
+    console.log(
+      `| ${cells.map((cell) => (typeof cell === "number" ? Math.round(cell) : cell)).join(" | ")} |`,
+    );
+  }
+  const overloaded = byLoad.get(String(factor)) ?? [];
+  const shares = overloaded.map((found) => found.accepted / found.seconds / peak);
+  console.log(
+    `\naccepted at ${factor}x of the highest: ${shares.map((share) => `${(100 * share).toFixed(0)} %`).join(", ")}`,
+  );
+}
+
+async function soak(bench: Bench, capacity: number, minutes: number): Promise<void> {
+  console.log(`capacity ${Math.round(capacity)}/s; ${factor} times what is accepted, for ${minutes} minutes`);
+  const rssMiB: number[] = [];
+  let minute: LoadReport[] = [];
+  const onSecond = async (report: LoadReport, setRate: (rate: number) => void) => {
+    minute.push(report);
+    if (minute.length < 60) return;
+    const mean = (pick: (of: LoadReport) => number) =>
+      Math.round(minute.reduce((sum, of) => sum + pick(of), 0) / minute.length);
+    const worstP99Ms = Math.max(...minute.map((of) => of.acceptedP99Ms));
+    const accepted = mean((of) => of.accepted);
+    rssMiB.push(await rssOf(bench.server.pid));
+    console.log(
+      `minute ${rssMiB.length}: RSS ${rssMiB.at(-1)?.toFixed(0)} MiB; sent ${mean((of) => of.sent)}/s, accepted ${accepted}/s, ` +
+        `refused ${mean((of) => of.refused)}/s, unsent ${mean((of) => of.unsent)}/s; worst second's accepted p99 ${worstP99Ms.toFixed(0)} ms`,
+    );
+    setRate(Math.max(accepted, capacity / 10) * factor);
+    minute = [];
+  };
+  const load = { rate: capacity * factor, seconds: minutes * 60, connections: Number(values.connections) };
+  console.log(JSON.stringify(await measure(bench, load, onSecond)));
+  const third = Math.max(1, Math.floor(rssMiB.length / 3));
+  const [first, last] = [rssMiB.slice(0, third), rssMiB.slice(-third)].map((some) => median(some).toFixed(0));
+  console.log(
+    `RSS: median of the first third ${first} MiB, of the last ${last} MiB; slope ${(slope(rssMiB) * 60).toFixed(1)} MiB an hour ` +
+      `(least squares over ${rssMiB.length} minutes)`,
+  );
+}
+
+/** Runs one load and judges what was stored of it. */
+async function measure(
+  { postgres, server, ids, token }: Bench,
+  load: { rate: number; seconds: number; connections: number },
+  onSecond?: (report: LoadReport, setRate: (rate: number) => void) => Promise<void>,
+): Promise<Measurement> {
+  const runId = Buffer.from(crypto.getRandomValues(new Uint8Array(4))).toString("hex");
+  const args = Object.entries(load).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const child = Bun.spawn(
+    [process.execPath, join(import.meta.dir, "open-loop.ts"), "--url", server.url, ...args],
+    {
+      env: { ...process.env, TOKEN: token, IDS: ids, RUN: runId },
+      stdin: "pipe",
+      stdout: "pipe",
+      stderr: "inherit",
+    },
+  );
+  const setRate = (rate: number) => {
+    void child.stdin.write(`${Math.round(rate)}\n`);
+    void child.stdin.flush();
+  };
+  const health = probe(server.url);
+  let last: LoadReport | undefined;
+  for await (const line of linesOf(child.stdout)) {
+    if (last !== undefined) await onSecond?.(last, setRate);
+    last = JSON.parse(line);
+  }
+  const { p99Ms, maxMs } = await health.stop();
+  if ((await child.exited) !== 0 || last === undefined) throw new Error("the load failed");
+  if (last.failed > 0) throw new Error(`${last.failed} requests were neither accepted nor refused`);
+  await judge(postgres, runId, last);
+  return { ...last, healthP99Ms: p99Ms, healthMaxMs: maxMs, rssMiB: await rssOf(server.pid) };
+}
+
+// All that was sent was answered: what is stored is exactly what was accepted.
+async function judge(
+  postgres: Postgres,
+  runId: string,
+  { accepted, acceptedSum }: LoadReport,
+): Promise<void> {
+  const [stored] = await postgres.query<{ count: number; sum: number }>(
+    `select count(*) as count, coalesce(sum(('x' || right(message_id::text, 12))::bit(48)::bigint), 0)::bigint as sum
+     from messages where message_id between $1::uuid and $2::uuid`,
+    [`${runId}-0000-0000-0000-000000000000`, `${runId}-ffff-ffff-ffff-ffffffffffff`],
+  );
+  if (stored?.count !== accepted || stored.sum !== acceptedSum) {
+    throw new Error(`${accepted} accepted, ${stored?.count} stored; sums ${acceptedSum} and ${stored?.sum}`);
+  }
+}
+
+/** Asks for /healthz again and again: it needs nothing but a turn of the node's event loop. */
+function probe(url: string) {
+  const times = new Histogram();
+  let isOver = false;
+  const done = (async () => {
+    while (!isOver) {
+      const askedAtMs = performance.now();
+      await (await fetch(`${url}/healthz`)).text();
+      times.note(performance.now() - askedAtMs);
+      await Bun.sleep(probeIntervalMs);
+    }
+  })();
+  return {
+    async stop() {
+      isOver = true;
+      await done;
+      return { p99Ms: times.quantile(0.99), maxMs: times.quantile(1) };
+    },
+  };
+}
+
+async function rssOf(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, "utf8");
+  return Number(/VmRSS:\s+(\d+) kB/.exec(status)?.[1]) / 1024;
+}
+
+async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of stream) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = lines.pop() ?? "";
+    yield* lines;
+  }
+}
+
+function perSecond({ accepted, seconds: taken }: LoadReport): number {
+  return Math.round(accepted / taken);
+}
+
+function median(figures: number[]): number {
+  const sorted = figures.toSorted((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  return sorted.length % 2 === 1
+    ? (sorted[middle] ?? 0)
+    : ((sorted[middle - 1] ?? 0) + (sorted[middle] ?? 0)) / 2;
+}
+
+/** Of the best line through figures that are one apart. */
+function slope(figures: number[]): number {
+  const n = figures.length;
+  const meanX = (n - 1) / 2;
+  const meanY = figures.reduce((sum, y) => sum + y, 0) / n;
+  let above = 0;
+  let below = 0;
+  for (const [x, y] of figures.entries()) {
+    above += (x - meanX) * (y - meanY);
+    below += (x - meanX) ** 2;
+  }
+  return below === 0 ? 0 : above / below;
+}
