@@ -77,7 +77,12 @@ function judgeMoves(id: string, user: string, list: Membership[], moves: Move[],
   }
   for (const move of moves) {
     const answer = acknowledged(move);
-    if (answer?.number === undefined || list.some(({ from }) => from === answer.number)) continue;
+    if (
+      move.kind === "member.removed" ||
+      answer?.number === undefined ||
+      list.some(({ from }) => from === answer.number)
+    )
+      continue;
     judgement.broken(`${id}: ${answer.number} does not add ${user}, but was acknowledged as doing so`);
   }
 }
