@@ -26,7 +26,7 @@ export type MainToWorker =
 /** What a worker says to the main thread. */
 export type WorkerToMain =
   | { kind: "ready" }
-  /** Once a second while the worker's event loop turns and its loops make progress or rightly wait. */
+  /** Four times a second while the worker's event loop turns and its loops make progress or rightly wait. */
   | { kind: "heartbeat" }
   /** Its outside systems came or went. */
   | { kind: "state"; state: WorkerState; detail: string }

@@ -1,5 +1,5 @@
-// The channel between the main thread and a worker, and the life that all workers share: start, ready, a heartbeat
-// a second while the loops turn, stop by a deadline. Guaranteed: a worker that cannot go on says `failed` and exits;
+// The channel between the main thread and a worker, and the life that all workers share: start, ready, heartbeats
+// while the loops turn, stop by a deadline. Guaranteed: a worker that cannot go on says `failed` and exits;
 // one whose loops hang falls silent, and whoever started it ends it.
 import { parentPort } from "node:worker_threads";
 import { register } from "prom-client";
@@ -36,7 +36,8 @@ export interface RunningWorker {
   stop(deadlineMs: number): Promise<void>;
 }
 
-const heartbeatIntervalMs = 1_000;
+// Often, so that only a thread that stood still for most of what silence may last counts as silent.
+const heartbeatIntervalMs = 250;
 
 /** Inside a worker: its end of the channel to the thread that started it. */
 function openWorkerPort<In, Out>(): Port<In, Out> {

@@ -76,7 +76,7 @@ export async function routeBatch(
       break;
     }
     done = end;
-    await batch.heartbeat();
+    await watchdog.wait(batch.heartbeat());
   }
   const confirmed = firstWaiting(work, done);
   for (const { offset } of batch.records.slice(0, confirmed)) memory.parked.delete(offset);

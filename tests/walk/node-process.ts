@@ -29,7 +29,10 @@ export async function startNode(
     if (url !== undefined) listening.resolve(url);
   });
   const logged = keep(child.stdout);
-  const fail = (why: string) => listening.reject(new Error(`${why}: ${said()}${logged()}`));
+  const fail = (why: string) => {
+    child.kill("SIGKILL");
+    listening.reject(new Error(`${why}: ${said()}${logged()}`));
+  };
   const timer = setTimeout(() => fail(`serve does not listen in ${startMsMax} ms`), startMsMax);
   void child.exited.then((code) => fail(`serve ended with ${code}`));
 
