@@ -107,9 +107,7 @@ async function decode(work: Work, start: number, end: number): Promise<PlacedEve
     try {
       events.push({ ...decodeEvent(read), position });
     } catch (error) {
-      if (!(await refuse(work, position, reasonOf(error)))) continue;
-      memory.parked.add(read.offset);
-      waits.delete(group);
+      if (await refuse(work, position, reasonOf(error))) memory.parked.add(read.offset);
     }
   }
   return events;
@@ -176,16 +174,13 @@ async function refuse(work: Work, position: number, reason: string, event?: Rout
   const { tools, batch, memory, waits } = work;
   const read = batch.records[position] as ConsumedRecord;
   const group = groupOf(read);
-  const waitFrom = (from: number) => waits.set(group, Math.min(from, waits.get(group) ?? from));
   const tries = memory.holds.fail(group, read.offset);
   if (tries < triesMax) {
-    waitFrom(position);
+    waits.set(group, Math.min(position, waits.get(group) ?? position));
     return false;
   }
   await park(tools, batch, read, { reason, tries, ...(event && { event }) });
   memory.holds.release(group);
-  // Its topics may lack what comes after it in this batch.
-  waitFrom(position + 1);
   return true;
 }
 

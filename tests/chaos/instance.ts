@@ -11,6 +11,12 @@ const { serve } = await import("../../src/serve.ts");
 const stop = Promise.withResolvers<void>();
 process.on("SIGTERM", () => stop.resolve());
 
+// Nobody is left who would end it.
+const parent = process.ppid;
+setInterval(() => {
+  if (process.ppid !== parent) process.exit(1);
+}, 1_000).unref();
+
 const command = openCommander();
 Bun.serve({
   hostname: "127.0.0.1",

@@ -5,6 +5,7 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { claimDirectory } from "../../deploy/local/claim.ts";
 import { type KafkaCluster, startKafkaCluster } from "../../deploy/local/kafka.ts";
+import { recordedProcess } from "../../deploy/local/pid.ts";
 import { choosePorts } from "../../deploy/local/ports.ts";
 import { startPostgres } from "../../deploy/local/postgres.ts";
 import { stopLeftovers } from "../../deploy/local/process.ts";
@@ -102,6 +103,7 @@ export async function openStage(options: StageOptions): Promise<Stage> {
 
   const disk = makeBrokerDisk(options);
   opened.defer(() => disk?.remove());
+  opened.defer(killAtExit(options.dataDirectory));
   const proxies = await startProxies(options, opened);
   const servers = await startServers(options, proxies, opened);
   const config = readConfig({
@@ -163,6 +165,19 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     unexpectedExits: () => exits,
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
+}
+
+/** For an end of this process that disposes of nothing: what runs still is killed. Answers how to leave that out. */
+function killAtExit(dataDirectory: string): () => void {
+  const killAll = () => {
+    for (const file of new Bun.Glob("*/*.pid").scanSync({ cwd: dataDirectory, absolute: true })) {
+      const running = recordedProcess(file);
+      if (running !== undefined) process.kill(running.pid, "SIGKILL");
+    }
+    unmountBelow(dataDirectory);
+  };
+  process.on("exit", killAll);
+  return () => void process.off("exit", killAll);
 }
 
 function makeBrokerDisk({ dataDirectory, report }: StageOptions): Disk | undefined {

@@ -45,17 +45,18 @@ export interface TestApp extends AsyncDisposable {
   revoked: Set<string>;
 }
 
-/** Starts an instance; `changes` replace what the streams depend on. */
+/** Starts an instance; `changes` replace what the streams depend on, `limits` the bounds of all together. */
 export async function openApp(
   stand: Stand,
   redisUrl: string,
   changes: Partial<StreamDependencies> = {},
+  limits: { unreadBytesMax?: number } = {},
 ): Promise<TestApp> {
   const testHub = await stand.openHub(redisUrl);
   const { hub, redis } = testHub;
   const revoked = new Set<string>();
   const isRevoked = async ({ tokenIds }: Caller) => tokenIds.some((id) => revoked.has(id));
-  const connections = openConnections({ isRevoked, onRevoked: hub.onRevoked });
+  const connections = openConnections({ isRevoked, onRevoked: hub.onRevoked, ...limits });
   const presence = openPresence({ hub, redis, log });
   const dependencies: StreamDependencies = {
     hub,

@@ -33,6 +33,10 @@ export class Stand implements AsyncDisposable {
     this.prefix = `${database.url.slice(-16)}:`;
   }
 
+  get databaseUrl(): string {
+    return this.#database.url;
+  }
+
   static async open(): Promise<Stand> {
     return new Stand(await makeDatabase());
   }

@@ -36,6 +36,8 @@ export async function exchange(
   socket.on("error", () => undefined);
   socket.on("close", () => resolve("closed"));
   let timer = setTimeout(() => resolve("silent"), silenceMs);
+  // What goes on for ever is not waited for, whatever it is.
+  const deadline = setTimeout(() => resolve("silent"), deadlineMs);
   socket.on("data", (chunk: Buffer) => {
     received.push(chunk);
     clearTimeout(timer);
@@ -45,11 +47,12 @@ export async function exchange(
   const [first, ...others] = parts;
   if (first !== undefined) socket.write(first);
   // A client sends no frame before its handshake was answered (RFC 6455, 4.1).
-  if (isSocket) await new Promise((answered) => socket.once("data", answered).once("close", answered));
+  if (isSocket) await Promise.race([promise, new Promise((answered) => socket.once("data", answered))]);
   for (const part of others) socket.write(part);
   if (hangUp) socket.end();
   const end = await promise;
   clearTimeout(timer);
+  clearTimeout(deadline);
   socket.destroy();
   const all = Buffer.concat(received);
   return { answers: answersIn(all), end, text: all.toString("latin1") };
@@ -78,7 +81,8 @@ export function requestBytes(request: {
 
 /** Whether the head is whole, and of an answer that does not end. */
 function isEndless(received: Buffer[]): boolean {
-  const [head = "", rest] = Buffer.concat(received.slice(0, 4)).toString("latin1").split("\r\n\r\n", 2);
+  const start = Buffer.concat(received.slice(0, 4)).toString("latin1");
+  const [head = "", rest] = start.replace("HTTP/1.1 100 Continue\r\n\r\n", "").split("\r\n\r\n", 2);
   if (rest === undefined) return false;
   return head.startsWith("HTTP/1.1 101 ") || /^content-type: text\/event-stream/im.test(head);
 }

@@ -72,8 +72,9 @@ export function unansweredMax(frames: readonly Frame[]): number {
 }
 
 /**
- * Opens a socket, sends the frames and waits until each is answered or the socket is closed; then leaves these
- * conversations, whose answers come after those of all frames before, and closes. Throws when an answer is missing.
+ * Opens a socket, sends the frames and waits until each is answered or the socket is closed; the last is a
+ * receipt without numbers in each of these conversations, whose answer comes after those of all frames before. Closes
+ * with its subscriptions open. Throws when an answer is missing.
  */
 export async function talk(
   url: string,
@@ -93,11 +94,11 @@ export async function talk(
   await until(() => isClosed() || done.received.length > 0, "the socket says hello", deadlineMs);
   for (const frame of frames) socket.send(frame);
   for (const conversation_id of conversations)
-    socket.send(JSON.stringify({ type: "unsubscribe", ref: "the end", conversation_id }));
+    socket.send(JSON.stringify({ type: "receipt", ref: "the end", conversation_id }));
   const answersMin = frames.length + conversations.length - unansweredMax(frames);
   const areAnswered = () =>
     answersIn(done) >= answersMin &&
-    done.received.filter(({ type, ref }) => type === "unsubscribed" && ref === "the end").length >=
+    done.received.filter(({ type, ref }) => type === "receipt" && ref === "the end").length >=
       conversations.length;
   await until(() => isClosed() || areAnswered(), "each frame is answered", deadlineMs);
   if (!isClosed()) socket.close(1000);

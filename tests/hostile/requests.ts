@@ -183,6 +183,9 @@ const pathSpoilings: readonly ((target: string) => string)[] = [
   (target) => target.replace(/[0-9a-f-]{36}/, "undefined"),
   (target) => target.replace(/[0-9a-f-]{36}/, "x".repeat(5000)),
   (target) => target.replace(/[0-9a-f-]{36}/, `${crypto.randomUUID()}%0a`),
+  ...["%00", "a%00b", "%ff", "%ED%A0%80", "%", "%2e%2e", "x".repeat(129), "%F0%9F%98%80"].map(
+    (text) => (target: string) => target.replace(/(?<=\/(users|members)\/)[^/?]+/, text),
+  ),
   (target) => target.replace(/\/\d+$/, "/0"),
   (target) => target.replace(/\/\d+$/, "/9007199254740993"),
   (target) => target.replace(/\/\d+$/, "/1e3"),

@@ -2,7 +2,7 @@
 import * as fc from "fast-check";
 import type { HostileNode } from "./node.ts";
 import type { HostileRequest, Role } from "./requests.ts";
-import type { Known } from "./values.ts";
+import { type Known, oddText } from "./values.ts";
 
 /** What a scene needs of a node. */
 export type SceneNode = Pick<HostileNode, "call" | "token" | "makeGroup" | "post" | "makeClient" | "config">;
@@ -72,6 +72,7 @@ function knownOf(conversations: string[], refreshToken: string): Known {
     { weight: 3, arbitrary: fc.constantFrom("bob", "carol", "dave") },
     { weight: 2, arbitrary: fc.nat(99).map((number) => `user-${number}`) },
     { weight: 1, arbitrary: fc.string({ unit: "grapheme", minLength: 1, maxLength: 20 }) },
+    { weight: 1, arbitrary: fc.oneof(oddText, fc.constant("nul\0")) },
   );
   const id = fc.oneof(
     { weight: 8, arbitrary: fc.constantFrom(...conversations) },

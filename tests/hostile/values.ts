@@ -6,6 +6,7 @@ import { echoMark } from "../support/problems.ts";
 export interface Schema {
   type?: string;
   const?: unknown;
+  enum?: unknown[];
   anyOf?: Schema[];
   pattern?: string;
   format?: string;
@@ -88,6 +89,7 @@ const { anyJson } = fc.letrec<{ anyJson: unknown }>((tie) => ({
 export function valueOf(schema: Schema, known: Known, name = ""): fc.Arbitrary<unknown> {
   const some = known[name];
   if (some !== undefined) return some;
+  if (schema.enum !== undefined) return fc.constantFrom(...schema.enum);
   if (schema.const !== undefined) return fc.constant(schema.const);
   if (schema.anyOf !== undefined) return fc.oneof(...schema.anyOf.map((one) => valueOf(one, known)));
   switch (schema.type) {

@@ -6,11 +6,13 @@ import {
   dropAnswers,
   type Fault,
   type FaultProxy,
+  holdAll,
   once,
   passAll,
   startFaultProxy,
   type Unit,
 } from "./fault-proxy.ts";
+import { until } from "./until.ts";
 
 const arrived: string[] = [];
 const echo = Bun.listen({
@@ -69,6 +71,38 @@ describe("a fault proxy", () => {
     client.write("one");
     expect(await next(client)).toBe("one");
     expect(performance.now() - startedAtMs).toBeGreaterThan(95);
+  });
+
+  test("delays what comes together by no more than what comes alone", async () => {
+    const client = await dial();
+    proxy.fault = delayBy(100);
+    const startedAtMs = performance.now();
+    for (const number of [1, 2, 3, 4, 5]) {
+      client.write(String(number));
+      await Bun.sleep(10);
+    }
+    let got = "";
+    while (got !== "12345") got += await next(client);
+    // Five of them one after the other would take a second.
+    expect(performance.now() - startedAtMs).toBeLessThan(700);
+  });
+
+  test("holds everything, of which it reads a bounded part, and lets go of all of it in order", async () => {
+    const client = await dial();
+    const held = holdAll();
+    proxy.fault = held.fault;
+    const sent = Buffer.alloc(16 * 1024 * 1024, "0123456789");
+    client.on("data", () => undefined);
+    client.write(sent);
+    await until(() => client.bytesWritten > 1024 * 1024, "the proxy reads");
+    // Time enough to read all of it, if it did not stop.
+    await Bun.sleep(100);
+    expect(client.writableLength).toBeGreaterThan(0);
+    expect(arrived).toBeEmpty();
+    proxy.fault = passAll;
+    held.release();
+    await until(() => arrived.reduce((sum, text) => sum + text.length, 0) === sent.length, "all has arrived");
+    expect(arrived.join("") === sent.toString()).toBe(true);
   });
 
   test("ends one connection at the unit that was chosen, in place of passing it on", async () => {

@@ -1,0 +1,337 @@
+// Faults that are put into the server on purpose, to prove that the checker finds each kind of violation: as changes
+// of its text while it is loaded, or of its functions in the database. None of them is anywhere else.
+import type { Guarantee } from "./checker/judgement.ts";
+import type { Defect } from "./defect.ts";
+
+/** A defect, and what a run with it must say. */
+export interface SeededDefect extends Defect {
+  /** Is broken, in the checker's words. */
+  breaks: Guarantee;
+  /** May be broken with it, since one follows from the other. */
+  mayBreak?: Guarantee[];
+}
+
+/** All of them, in the order of the guarantees. */
+export const defects: SeededDefect[] = [
+  {
+    name: "acknowledges a message now and then without storing it",
+    breaks: "acknowledged",
+    changes: [
+      {
+        file: "src/ingest/accept.ts",
+        from: "const outcome = await collector.accept({",
+        to: `if (/[05]$/.test(messageId)) return { message_id: messageId, conversation_id: conversationId,
+          sequence_number: 1, state: "enqueued", created_at: "2026-01-01T00:00:00.000Z", replay: true };
+          const outcome = await collector.accept({`,
+      },
+    ],
+  },
+  {
+    name: "stores another text than was sent",
+    breaks: "acknowledged",
+    changes: [
+      {
+        file: "src/ingest/accept.ts",
+        from: "payload: JSON.stringify(body.payload),",
+        to: 'payload: JSON.stringify(/5$/.test(messageId) ? { type: "text", text: "other" } : body.payload),',
+      },
+    ],
+  },
+  {
+    name: "answers another number than it stored",
+    breaks: "acknowledged",
+    mayBreak: ["retries"],
+    changes: [
+      {
+        file: "src/ingest/accept.ts",
+        from: "sequence_number: acceptedNumber(outcome),",
+        to: "sequence_number: Math.max(1, acceptedNumber(outcome) - (/5$/.test(messageId) ? 1 : 0)),",
+      },
+    ],
+  },
+  {
+    name: "skips a number",
+    breaks: "numbers",
+    // Whoever reads live waits for what never comes.
+    mayBreak: ["stuck", "history"],
+    changes: [],
+    sql: inFunction("ingest_batch", [
+      "when 'accepted' then (j.conversation).last_sequence_number",
+      "when 'accepted' then (j.conversation).last_sequence_number + (right(j.conversation_id::text, 1) < '8')::int",
+    ]),
+  },
+  {
+    name: "gives a number twice",
+    breaks: "numbers",
+    mayBreak: ["acknowledged", "order", "history", "streams", "topics", "delivered", "stuck", "receipts"],
+    changes: [],
+    sql: `alter table messages drop constraint messages_pkey;
+      create index on messages (conversation_id, sequence_number);
+      ${inFunction("ingest_batch", [
+        "set last_sequence_number = h.last,",
+        "set last_sequence_number = h.last - (h.last % 7 = 0)::int,",
+      ])}`,
+  },
+  {
+    name: "numbers a message anew that is sent again",
+    breaks: "retries",
+    mayBreak: ["acknowledged"],
+    changes: [],
+    sql: `drop index messages_idempotency;
+      create index on messages (conversation_id, idempotency_key);
+      ${inFunction("ingest_batch", [
+        "when (l.earlier).message_id is null then 'accepted'",
+        "when (l.earlier).message_id is null or (l.earlier).payload::jsonb = l.payload::jsonb then 'accepted'",
+      ])}`,
+  },
+  {
+    name: "stores an edit that it refuses",
+    breaks: "refusals",
+    changes: [],
+    sql: inFunction("change_message", [
+      "return query select 'not_allowed', null::messages; return;",
+      `perform append_event(p_conversation_id, v_event, v_target.message_id, p_idempotency_key, p_caller_id,
+        p_payload, p_target, p_traceparent);
+       return query select 'not_allowed', null::messages; return;`,
+    ]),
+  },
+  {
+    name: "stores what somebody posts who is no member",
+    breaks: "refusals",
+    mayBreak: ["members"],
+    changes: [],
+    sql: inFunction(
+      "ingest_batch",
+      ["when not l.is_member then 'not_member'", ""],
+      [
+        "select n.ord::integer, n.verdict, n.number",
+        "select n.ord::integer, case when n.is_member then n.verdict else 'not_member' end, n.number",
+      ],
+    ),
+  },
+  {
+    name: "stores a message that nobody sent",
+    breaks: "refusals",
+    changes: [],
+    sql: inFunction("move_cursors", [
+      "return query\n  update members b",
+      `perform append_event(p_conversation_id, 'message.created', gen_random_uuid(), gen_random_uuid(), p_user_id,
+        '{"type":"text","text":"nobody"}', null, '00-${"a".repeat(32)}-${"b".repeat(16)}-01')
+       from (select c.id from conversations c where c.id = p_conversation_id for no key update) locked;
+       return query\n  update members b`,
+    ]),
+  },
+  {
+    name: "gives the second number before the first",
+    breaks: "order",
+    mayBreak: ["history", "streams", "topics", "receipts"],
+    changes: [],
+    sql: `create function swapped(n bigint) returns bigint language sql immutable as
+        $f$ select case n when 1 then 2 when 2 then 1 else n end $f$;
+      ${inFunction(
+        "ingest_batch",
+        [
+          "when 'accepted' then (j.conversation).last_sequence_number",
+          "when 'accepted' then swapped((j.conversation).last_sequence_number",
+        ],
+        [
+          "over (partition by j.conversation_id order by j.ord)",
+          "over (partition by j.conversation_id order by j.ord))",
+        ],
+        [
+          "select n.conversation_id, max(n.number) as last",
+          "select n.conversation_id, max((n.conversation).last_sequence_number) + count(*) as last",
+        ],
+      )}`,
+  },
+  {
+    name: "serves an old page",
+    breaks: "history",
+    changes: [
+      {
+        file: "src/conversations/history.ts",
+        from: "return await newestPage(postgres, recent, conversationId, lastNumber, limit);",
+        to: "return await newestPage(postgres, recent, conversationId, Math.max(1, lastNumber - 2), limit);",
+      },
+    ],
+  },
+  {
+    name: "shows a message as it was before its edit",
+    breaks: "history",
+    changes: [
+      {
+        file: "src/model/event.ts",
+        from: "if (row.edited_at !== null) json +=",
+        to: "if (row.edited_at !== null && row.sequence_number % 2 === 0) json +=",
+      },
+    ],
+  },
+  {
+    name: "lets cursors fall",
+    breaks: "receipts",
+    changes: [],
+    sql: inFunction("move_cursors", [
+      "set delivered = greatest(b.delivered, p_delivered, p_read), read = greatest(b.read, p_read)",
+      "set delivered = greatest(p_delivered, p_read), read = p_read",
+    ]),
+  },
+  {
+    name: "delivers to a member who was removed",
+    breaks: "members",
+    changes: [
+      {
+        file: "src/deliver/room.ts",
+        from: "if (event.removed_user_id === subscriber.userId",
+        to: "if (event.sequence_number < 0 && event.removed_user_id === subscriber.userId",
+      },
+    ],
+  },
+  ...(
+    [
+      [
+        "leaves an event out",
+        'return event.sequence_number === 3 ? "sent" : this.#socket.write(messageFrame(event));',
+      ],
+      [
+        "sends an event twice",
+        "if (event.sequence_number === 3) this.#socket.write(messageFrame(event)); return this.#socket.write(messageFrame(event));",
+      ],
+      [
+        "sends two events the wrong way round",
+        `if (event.sequence_number === 3) { this.kept = event; return "sent"; }
+         const outcome = this.#socket.write(messageFrame(event));
+         if (this.kept !== undefined) this.#socket.write(messageFrame(this.kept));
+         this.kept = undefined;
+         return outcome;`,
+      ],
+      [
+        "sends other content",
+        `return this.#socket.write(event.sequence_number === 3
+          ? messageFrame(event).replace('"created_at":"20', '"created_at":"19') : messageFrame(event));`,
+      ],
+    ] as const
+  ).map(
+    ([what, to]): SeededDefect => ({
+      name: `a socket ${what}`,
+      breaks: "streams",
+      changes: [
+        {
+          file: "src/deliver/socket-subscription.ts",
+          from: "return this.#socket.write(messageFrame(event));",
+          to,
+        },
+      ],
+    }),
+  ),
+  {
+    name: "the poller drops an event",
+    breaks: "topics",
+    changes: [inDrain("messages.filter((one) => one.sequence_number !== 3).map(")],
+  },
+  {
+    name: "the poller publishes a batch the wrong way round",
+    breaks: "topics",
+    changes: [inDrain("messages.toReversed().map(")],
+  },
+  {
+    name: "the router loses an event",
+    breaks: "topics",
+    changes: [
+      {
+        file: "src/router/route-batch.ts",
+        from: "reached.set(conversationId, sequenceNumber);\n    return true;",
+        to: "reached.set(conversationId, sequenceNumber);\n    return sequenceNumber !== 3;",
+      },
+    ],
+  },
+  {
+    name: "the router lets the order slip",
+    breaks: "topics",
+    changes: [
+      {
+        file: "src/router/route-batch.ts",
+        from: "const records = chosen.map((event) => event.record);",
+        to: "const records = chosen.toReversed().map((event) => event.record);",
+      },
+    ],
+  },
+  {
+    name: "the router writes to another partition",
+    breaks: "topics",
+    changes: [
+      {
+        file: "src/router/route-batch.ts",
+        from: "await publishOrPark(tools.publisher, { topic, partition, signal }, records,",
+        to: "await publishOrPark(tools.publisher, { topic, partition: 1 - (partition % 2), signal }, records,",
+      },
+    ],
+  },
+  {
+    name: "a message ends as a dead letter",
+    breaks: "delivered",
+    changes: [],
+    sql: `create function park_third() returns trigger language plpgsql as $f$ begin
+        insert into dead_letters (stage, conversation_id, sequence_number, reason, tries, record)
+        values ('router', new.conversation_id, new.sequence_number, 'defect', 1, '{}');
+        return new;
+      end $f$;
+      create trigger park_third after insert on messages for each row
+        when (new.sequence_number = 3) execute function park_third();`,
+  },
+  {
+    name: "nobody polls a shard",
+    breaks: "stuck",
+    mayBreak: ["topics", "delivered"],
+    changes: [],
+    sql: inFunction("claim_shards", [
+      "and l.expires_at > clock_timestamp() order by l.shard;",
+      "and l.expires_at > clock_timestamp() and l.shard <> 1 order by l.shard;",
+    ]),
+  },
+  {
+    name: "a consumer stops",
+    breaks: "stuck",
+    mayBreak: ["topics", "delivered"],
+    changes: [
+      {
+        file: "src/router/route-batch.ts",
+        from: "let done = 0;\n  while",
+        to: "let done = 0;\n  if (batch.partition === 1) return 0;\n  while",
+      },
+    ],
+  },
+  {
+    name: "an instance ends by itself",
+    breaks: "exits",
+    changes: [
+      {
+        file: "src/ingest/accept.ts",
+        from: 'state: "enqueued",\n    created_at',
+        to: 'state: outcome.outcome === "accepted" && outcome.sequence_number === 60 ? process.exit(3) : "enqueued",\n    created_at',
+      },
+    ],
+  },
+];
+
+function inDrain(to: string) {
+  return { file: "src/outbox/drain.ts", from: "const records = messages.map(", to: `const records = ${to}` };
+}
+
+/** Changes the text of a function as it now is in the database; each `from` must be there once. */
+function inFunction(name: string, ...changes: [from: string, to: string][]): string {
+  const steps = changes.map(
+    ([from, to]) => `
+      v_from := $from$${from}$from$;
+      if length(v_text) - length(replace(v_text, v_from, '')) <> length(v_from) then
+        raise 'not once in ${name}: %', v_from;
+      end if;
+      v_text := replace(v_text, v_from, $to$${to}$to$);`,
+  );
+  return `do $do$
+    declare
+      v_text text := pg_get_functiondef('${name}'::regproc);
+      v_from text;
+    begin${steps.join("")}
+      execute v_text;
+    end $do$;`;
+}
