@@ -87,26 +87,26 @@ function judgeMoves(id: string, user: string, list: Membership[], moves: Move[],
   }
 }
 
-/** What lies between two memberships may be read as history, once the second was asked for. */
+/** What lies between two memberships may be read as history, once the second was asked for; also while it ends. */
 function judgeReader(track: Track, list: Membership[], moves: Move[], judgement: Judgement): void {
   if (list.length === 1 && list[0]?.from === 0 && list[0].to === Number.POSITIVE_INFINITY) return;
-  const additions = moves.filter(({ kind }) => kind === "member.added").map(invokedAtMs);
+  const additions = moves.filter(({ kind }) => kind === "member.added");
   for (const [index, number] of track.numbers.entries()) {
     const atMs = track.atMs[index] ?? 0;
     const over = list.findLast(({ from, to }) => from <= number && to < number);
     if (over === undefined || list.some(({ from, to }) => from <= number && number <= to)) continue;
-    const isBack =
-      list.some(({ from }) => from > number) &&
-      additions.some((time) => time < atMs && time > removedAt(moves, atMs));
-    if (isBack) continue;
+    const next = list.find(({ from }) => from > number);
+    if (next !== undefined && mayHaveBegun(next, additions, atMs)) continue;
     judgement.broken(
       `${track.conversationId}: ${track.reader} got ${number} at ${seconds(atMs)}, but its user was removed by ${over.to}`,
     );
   }
 }
 
-/** When the last removal before that time was asked for. */
-function removedAt(moves: Move[], atMs: number): number {
-  const times = moves.filter(({ kind }) => kind === "member.removed").map(invokedAtMs);
-  return Math.max(Number.NEGATIVE_INFINITY, ...times.filter((time) => time < atMs));
+/** Whether the addition that began a membership was asked for by then; one without a known number may have been it. */
+function mayHaveBegun({ from }: Membership, additions: Move[], atMs: number): boolean {
+  return additions.some((move) => {
+    const number = acknowledged(move)?.number;
+    return (number === undefined || number === from) && invokedAtMs(move) < atMs;
+  });
 }
