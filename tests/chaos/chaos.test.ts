@@ -22,6 +22,7 @@ test("nothing acknowledged is lost, doubled or reordered while faults of every g
       seconds,
       traffic: { rate: 400, mix: "load" },
       kinds: stage.faults,
+      isWhole: true,
       report: () => undefined,
     });
     expect(

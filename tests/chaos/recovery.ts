@@ -268,7 +268,7 @@ export interface Effect {
   /** From its beginning until the others had taken over what it had stopped. */
   takenOverMs: number | undefined;
   /** From its end until all was as before. */
-  recoveredMs: { accept: number; live: number; publish: number } | undefined;
+  recoveredMs: { accept: number | undefined; live: number | undefined; publish: number | undefined };
 }
 
 const acceptMsMax = 1_000;
@@ -296,8 +296,6 @@ export function effectsOf(struck: readonly Struck[], samples: readonly Sample[])
       live: steadyFrom(after, fault.endedAtMs, ({ liveMs }) => (liveMs ?? 0) < liveMsMax),
       publish: steadyFrom(after, fault.endedAtMs, isPublishing),
     };
-    const { accept, live, publish } = recovered;
-    const isKnown = accept !== undefined && live !== undefined && publish !== undefined;
     return {
       what: fault.what,
       group: fault.group,
@@ -307,7 +305,7 @@ export function effectsOf(struck: readonly Struck[], samples: readonly Sample[])
         outboxMs: isAlone ? worst(within.map(({ outboxMs }) => outboxMs)) : undefined,
       },
       takenOverMs: isAlone ? steadyFrom(within, fault.beganAtMs, isPublishing) : undefined,
-      recoveredMs: isAlone && isKnown ? { accept, live, publish } : undefined,
+      recoveredMs: isAlone ? recovered : { accept: undefined, live: undefined, publish: undefined },
     };
   });
 }

@@ -78,7 +78,6 @@ function effectTable(effects: readonly Effect[]): Table {
       "publish again",
     ],
     ...rows.map(([what, list]) => {
-      const recovered = list.flatMap(({ recoveredMs }) => recoveredMs ?? []);
       return [
         what,
         String(list.length),
@@ -86,9 +85,9 @@ function effectTable(effects: readonly Effect[]): Table {
         worstOf(list.map(({ during }) => during.liveMs)),
         worstOf(list.map(({ during }) => during.outboxMs)),
         spreadOf(list.flatMap(({ takenOverMs }) => takenOverMs ?? [])),
-        spreadOf(recovered.map(({ accept }) => accept)),
-        spreadOf(recovered.map(({ live }) => live)),
-        spreadOf(recovered.map(({ publish }) => publish)),
+        spreadOf(list.flatMap(({ recoveredMs }) => recoveredMs.accept ?? [])),
+        spreadOf(list.flatMap(({ recoveredMs }) => recoveredMs.live ?? [])),
+        spreadOf(list.flatMap(({ recoveredMs }) => recoveredMs.publish ?? [])),
       ];
     }),
   ];

@@ -6,7 +6,7 @@ import { makeWorld, type World } from "./clients/world.ts";
 import type { FaultKind } from "./faults.ts";
 import { type LiveReader, openSocketReader, openStreamReader, type SocketReader } from "./readers.ts";
 import { type Effect, effectsOf, type Struck, startProbes } from "./recovery.ts";
-import { planFaults } from "./schedule.ts";
+import { type PlannedFault, planFaults } from "./schedule.ts";
 import { settle } from "./settle.ts";
 import type { Stage } from "./stage.ts";
 import { judge } from "./verdict.ts";
@@ -22,6 +22,8 @@ export interface RunOptions {
   /** How many users, guests and conversations there are. */
   size?: Parameters<typeof makeWorld>[3];
   settleMsMax?: number;
+  /** Every planned fault strikes, also where slow healing makes the run longer than its seconds. */
+  isWhole?: boolean;
   report(line: string): void;
   signal?: AbortSignal;
 }
@@ -38,6 +40,8 @@ const usualSize = { users: 24, conversations: 40, guests: 6 };
 const settleMsUsual = 90_000;
 const moveEveryMs = 7_000;
 const progressEveryMs = 1_000;
+/** After the last fault, so that its recovery is seen. */
+const quietEndMs = 2_000;
 const watched = 8;
 
 /** Rejects when the run is interrupted; violations are an outcome. */
@@ -62,7 +66,10 @@ export async function run(options: RunOptions): Promise<RunResult> {
   }, progressEveryMs);
   try {
     const plan = options.kinds.length === 0 ? [] : planFaults({ seed, seconds, kinds: options.kinds });
-    await faults.follow(plan, startedAtMs, signal);
+    const strikeEndMs = options.isWhole
+      ? Number.POSITIVE_INFINITY
+      : startedAtMs + seconds * 1000 - quietEndMs;
+    await faults.follow(plan, strikeEndMs, signal);
     await sleepUntil(startedAtMs + seconds * 1000, signal);
     clearInterval(progress);
     report("healing: all faults end");
@@ -126,14 +133,29 @@ class Faults {
     return [...this.#current.keys()];
   }
 
-  async follow(plan: ReturnType<typeof planFaults>, startedAtMs: number, signal: AbortSignal | undefined) {
-    await Promise.all(
-      plan.map(async ({ name, atMs, durationMs }) => {
-        const kind = this.#kinds.get(name);
-        await sleepUntil(startedAtMs + atMs, signal);
-        if (kind !== undefined) await this.#strike(kind, durationMs, signal);
-      }),
-    );
+  /**
+   * Keeps the plan's quiet and its overlaps: a fault that took longer to heal than was planned moves those after it,
+   * and what would come too late is left out.
+   */
+  async follow(plan: readonly PlannedFault[], endMs: number, signal: AbortSignal | undefined): Promise<void> {
+    const startedAtMs = performance.now();
+    const done: { fault: PlannedFault; beganAtMs: number; ended: Promise<number> }[] = [];
+    for (const fault of plan.toSorted((one, other) => one.atMs - other.atMs)) {
+      let atMs = startedAtMs + fault.atMs;
+      for (const { fault: earlier, beganAtMs, ended } of done) {
+        const quietMs = fault.atMs - earlier.atMs - earlier.durationMs;
+        const earliestMs = quietMs > 0 ? (await ended) + quietMs : beganAtMs + fault.atMs - earlier.atMs;
+        atMs = Math.max(atMs, earliestMs);
+      }
+      const kind = this.#kinds.get(fault.name);
+      if (kind === undefined || atMs + fault.durationMs > endMs) break;
+      await sleepUntil(atMs, signal);
+      const ended = this.#strike(kind, fault.durationMs, signal).then(() => performance.now());
+      // It is awaited below; until then an interruption must not count as unhandled.
+      ended.catch(() => undefined);
+      done.push({ fault, beganAtMs: performance.now(), ended });
+    }
+    await Promise.all(done.map(({ ended }) => ended));
   }
 
   async #strike(kind: FaultKind, durationMs: number, signal: AbortSignal | undefined): Promise<void> {
