@@ -4,7 +4,7 @@ import { moveCursors } from "./conversations/members.ts";
 import type { Hub } from "./deliver/hub.ts";
 import { type LiveEvent, liveEvent } from "./deliver/live.ts";
 import type { StreamDependencies } from "./deliver/websocket.ts";
-import { schemaProblem } from "./edge/problems.ts";
+import { checked } from "./edge/problems.ts";
 import type { RateLimits } from "./edge/rate-limits.ts";
 import { authenticate } from "./identity/authenticate.ts";
 import type { Revocations } from "./identity/revocation.ts";
@@ -90,9 +90,8 @@ export function streamDependencies(parts: {
       );
     },
     async moveCursors(caller, conversationId, body) {
-      if (!receiptCheck.Check(body)) throw schemaProblem(receiptCheck.Errors(body));
       // The socket tells the others itself: it leaves itself out.
-      return await moveCursors(postgres, caller, conversationId, body);
+      return await moveCursors(postgres, caller, conversationId, checked(receiptCheck, body));
     },
   };
 }

@@ -1,8 +1,10 @@
 // What an operator may look at, and set going again, over HTTP; scope admin.
+import { TypeCompiler } from "@sinclair/typebox/compiler";
 import { Elysia } from "elysia";
 import outboxStateSql from "../../sql/admin/outbox-state.sql" with { type: "text" };
-import { describeCall } from "../edge/describe.ts";
+import { describeBody, describeCall } from "../edge/describe.ts";
 import { bodyBytesMax, type Edge, optionalJsonBody } from "../edge/edge.ts";
+import { checked } from "../edge/problems.ts";
 import { deadLetterListAnswer, outboxAnswer, replayAnswer, replaysAnswer } from "../model/answers.ts";
 import { deadLetterParams, deadLetterQuery, replayBody } from "../model/schemas.ts";
 import type { Postgres } from "../platform/postgres.ts";
@@ -16,6 +18,7 @@ interface ShardState {
   oldest_row_age_seconds: number;
 }
 
+const replayCheck = TypeCompiler.Compile(replayBody);
 const tag = "admin";
 const describe = {
   outbox: describeCall(tag, "Shows what waits for Kafka, by shard", { 200: outboxAnswer }, [403]),
@@ -62,11 +65,15 @@ export function adminRoutes(edge: Edge, postgres: Postgres) {
     .post(
       "/dead-letters/replay",
       async ({ body, traceparent, set }) => {
-        const replays = await replayDeadLetters(postgres, body.conversation_id, traceparent);
+        const { conversation_id } = checked(replayCheck, body);
+        const replays = await replayDeadLetters(postgres, conversation_id, traceparent);
         set.status = 202;
         return replays;
       },
-      { parse: optionalJsonBody(bodyBytesMax.message), body: replayBody, detail: describe.replayMany },
+      {
+        parse: optionalJsonBody(bodyBytesMax.message),
+        detail: { ...describe.replayMany, ...describeBody(replayBody, ["application/json"], false) },
+      },
     )
     .post(
       "/dead-letters/:id/replay",

@@ -1,5 +1,6 @@
 // The one place where anything thrown becomes problem+json (RFC 9457). Nothing of the inside leaves here.
-import { Kind, type TSchema, Type } from "@sinclair/typebox";
+import { Kind, type Static, type TSchema, Type } from "@sinclair/typebox";
+import type { TypeCheck } from "@sinclair/typebox/compiler";
 import {
   DefaultErrorFunction,
   SetErrorFunction,
@@ -108,6 +109,12 @@ export function schemaProblem(errors: Iterable<ValueError>): Problem {
   return new Problem(400, "invalid_request", "The request is not as the schema says.", {
     errors: faultsOf(errors),
   });
+}
+
+/** A value that its schema has passed; throws Problem 400 otherwise. */
+export function checked<Schema extends TSchema>(check: TypeCheck<Schema>, value: unknown): Static<Schema> {
+  if (!check.Check(value)) throw schemaProblem(check.Errors(value));
+  return value;
 }
 
 function validationProblem(error: ValidationError): Problem {

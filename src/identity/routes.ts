@@ -1,11 +1,10 @@
 // Tokens: for clients (RFC 6749), for their users, and taken back (RFC 7009).
-import type { Static } from "@sinclair/typebox";
 import { TypeCompiler } from "@sinclair/typebox/compiler";
 import { Elysia } from "elysia";
 import revokeTokenSql from "../../sql/identity/revoke-token.sql" with { type: "text" };
 import { describeBody, describeCall } from "../edge/describe.ts";
 import { bodyBytesMax, type Edge, jsonBody, optionalJsonBody } from "../edge/edge.ts";
-import { schemaProblem } from "../edge/problems.ts";
+import { checked } from "../edge/problems.ts";
 import { clientAnswer, tokenAnswer } from "../model/answers.ts";
 import { invalidInput, Problem } from "../model/errors.ts";
 import { clientBody, oauthRevokeBody, oauthTokenBody, userParams, userTokenBody } from "../model/schemas.ts";
@@ -89,7 +88,7 @@ export function credentialRoutes(edge: Edge, parts: IdentityParts) {
     .post(
       "/users/:user_id/tokens",
       async ({ caller, params, body }) => {
-        const { scope: wanted, expires_in } = userTokenWishes(body);
+        const { scope: wanted, expires_in } = checked(userTokenCheck, body);
         const scope = userScope(wanted);
         const { accessSeconds, refreshSeconds } = parts;
         const session = await startSession(parts.postgres, {
@@ -203,11 +202,6 @@ async function mayRevoke(postgres: Postgres, client: Client, holderId: unknown):
 const userTokenCheck = TypeCompiler.Compile(userTokenBody);
 
 // Checked here and not by the route, whose document would say that a body must be there.
-function userTokenWishes(body: unknown): Static<typeof userTokenBody> {
-  if (!userTokenCheck.Check(body)) throw schemaProblem(userTokenCheck.Errors(body));
-  return body;
-}
-
 function userScope(requested: string | undefined): string {
   return knownScopes(requested ?? "messages:read messages:write", ["messages:read", "messages:write"]).join(
     " ",

@@ -1,7 +1,7 @@
 // From a caller's body to a stored message: the one way in, for HTTP, batches and sockets alike.
 import type { Static } from "@sinclair/typebox";
 import { TypeCompiler } from "@sinclair/typebox/compiler";
-import { schemaProblem } from "../edge/problems.ts";
+import { checked } from "../edge/problems.ts";
 import type { Caller } from "../identity/caller.ts";
 import { revokedToken } from "../identity/tokens.ts";
 import { noConversation, notMember, Problem } from "../model/errors.ts";
@@ -25,8 +25,7 @@ const messageCheck = TypeCompiler.Compile(messageBody);
 
 /** A body that has not passed a route's schema; throws Problem 400 unless it is a message. */
 export function readMessageBody(body: unknown): MessageBody {
-  if (!messageCheck.Check(body)) throw schemaProblem(messageCheck.Errors(body));
-  return body;
+  return checked(messageCheck, body);
 }
 
 /** Stores a message once; throws Problem 401, 403, 404, 422 or 503. */

@@ -86,6 +86,18 @@ const rows: Record<string, Row> = {
     body: () => ({ name: "x" }),
   },
   "GET /v1/admin/outbox": { ...admin, path: () => "/v1/admin/outbox" },
+  "GET /v1/admin/dead-letters": { ...admin, path: () => "/v1/admin/dead-letters" },
+  "POST /v1/admin/dead-letters/replay": {
+    ...admin,
+    expected: 202,
+    path: () => "/v1/admin/dead-letters/replay",
+    body: () => ({}),
+  },
+  "POST /v1/admin/dead-letters/{id}/replay": {
+    ...admin,
+    expected: 404,
+    path: () => `/v1/admin/dead-letters/${crypto.randomUUID()}/replay`,
+  },
 };
 
 const open = ["GET /healthz", "GET /readyz", "POST /oauth/token", "POST /oauth/revoke"];

@@ -39,6 +39,9 @@ const storedBy: Readonly<Record<string, (answer: Answer) => Stored | "unknown">>
   "POST /v1/conversations/{conversation_id}/members": () => ({ members: 1, messages: 1 }),
   "DELETE /v1/conversations/{conversation_id}/members/{user_id}": () => ({ members: -1, messages: 1 }),
   "POST /v1/conversations/{conversation_id}/receipts": () => ({}),
+  // A replay adds to the outbox alone.
+  "POST /v1/admin/dead-letters/replay": () => ({}),
+  "POST /v1/admin/dead-letters/{id}/replay": () => ({}),
 };
 
 /** What this answer to this call means; undefined: nobody said. */

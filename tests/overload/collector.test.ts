@@ -128,7 +128,7 @@ test("a stalled Postgres fills the queue up to its bytes", async () => {
 
 test("messages that had to wait too long for their batch make the queue shorter", async () => {
   const pending = { rowsMin: 512, rowsMax: 8192, waitMsTarget: 100 };
-  const collector = open({ pending });
+  const collector = open({ pending, batchRowsMax: 256 });
   const places: number[] = [];
   for (let round = 0; round < 4; round += 1) {
     const goOn = stall();
