@@ -78,10 +78,10 @@ export interface Collector {
 export const collectorDefaults: CollectorSettings = {
   batchesMax: 3,
   besideRowsMin: 32,
-  batchRowsMax: 256,
+  batchRowsMax: 1024,
   batchBytesMax: 1024 * 1024,
-  // At least the 500 of one batch request, whoever else is there.
-  pending: { rowsMin: 512, rowsMax: 8192, waitMsTarget: 100 },
+  // A turn of the event loop under overload is long, and what it stores is at most this.
+  pending: { rowsMin: 3072, rowsMax: 8192, waitMsTarget: 100 },
   pendingBytesMax: 32 * 1024 * 1024,
   triesMax: 3,
 };
