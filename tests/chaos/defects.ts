@@ -74,7 +74,17 @@ export const defects: SeededDefect[] = [
   {
     name: "gives a number twice",
     breaks: "numbers",
-    mayBreak: ["acknowledged", "order", "history", "streams", "topics", "delivered", "stuck", "receipts"],
+    mayBreak: [
+      "members",
+      "acknowledged",
+      "order",
+      "history",
+      "streams",
+      "topics",
+      "delivered",
+      "stuck",
+      "receipts",
+    ],
     changes: [],
     sql: `alter table messages drop constraint messages_pkey;
       create index on messages (conversation_id, sequence_number);
