@@ -16,15 +16,26 @@ export const defects: SeededDefect[] = [
   {
     name: "acknowledges a message now and then without storing it",
     breaks: "acknowledged",
-    changes: [
-      {
-        file: "src/ingest/accept.ts",
-        from: "const outcome = await collector.accept({",
-        to: `if (/[05]$/.test(messageId)) return { message_id: messageId, conversation_id: conversationId,
-          sequence_number: 1, state: "enqueued", created_at: "2026-01-01T00:00:00.000Z", replay: true };
-          const outcome = await collector.accept({`,
-      },
-    ],
+    // A page that does not have it, either.
+    mayBreak: ["history"],
+    changes: [],
+    sql: inFunction(
+      "ingest_batch",
+      [
+        "when (l.earlier).message_id is null then 'accepted'",
+        `when (l.earlier).message_id is null then case when l.message_id::text !~ '[05]$' then 'accepted'
+           when l.payload like '%another body%' then 'reused' else 'lost' end`,
+      ],
+      [
+        "select n.ord::integer, n.verdict, n.number,",
+        "select n.ord::integer, case n.verdict when 'lost' then 'replayed' else n.verdict end, coalesce(n.number, 1),",
+      ],
+      [
+        "case when n.verdict = 'replayed' then (n.earlier).created_at else v_now end",
+        `case n.verdict when 'replayed' then (n.earlier).created_at when 'lost' then timestamptz '2026-01-01'
+           else v_now end`,
+      ],
+    ),
   },
   {
     name: "stores another text than was sent",
@@ -53,7 +64,7 @@ export const defects: SeededDefect[] = [
     name: "skips a number",
     breaks: "numbers",
     // Whoever reads live waits for what never comes.
-    mayBreak: ["stuck", "history"],
+    mayBreak: ["stuck", "history", "members"],
     changes: [],
     sql: inFunction("ingest_batch", [
       "when 'accepted' then (j.conversation).last_sequence_number",
@@ -63,7 +74,17 @@ export const defects: SeededDefect[] = [
   {
     name: "gives a number twice",
     breaks: "numbers",
-    mayBreak: ["acknowledged", "order", "history", "streams", "topics", "delivered", "stuck", "receipts"],
+    mayBreak: [
+      "members",
+      "acknowledged",
+      "order",
+      "history",
+      "streams",
+      "topics",
+      "delivered",
+      "stuck",
+      "receipts",
+    ],
     changes: [],
     sql: `alter table messages drop constraint messages_pkey;
       create index on messages (conversation_id, sequence_number);
@@ -122,17 +143,18 @@ export const defects: SeededDefect[] = [
     ]),
   },
   {
-    name: "gives the second number before the first",
+    name: "gives a number before the one that it should have given",
     breaks: "order",
     mayBreak: ["history", "streams", "topics", "receipts"],
     changes: [],
-    sql: `create function swapped(n bigint) returns bigint language sql immutable as
-        $f$ select case n when 1 then 2 when 2 then 1 else n end $f$;
+    sql: `create function swapped(c uuid, n bigint) returns bigint language sql stable as $f$
+        select case when n > 8 or (select count(*) from members m where m.conversation_id = c) > 1 then n
+          when n % 2 = 1 then n + 1 else n - 1 end $f$;
       ${inFunction(
         "ingest_batch",
         [
           "when 'accepted' then (j.conversation).last_sequence_number",
-          "when 'accepted' then swapped((j.conversation).last_sequence_number",
+          "when 'accepted' then swapped(j.conversation_id, (j.conversation).last_sequence_number",
         ],
         [
           "over (partition by j.conversation_id order by j.ord)",
@@ -226,12 +248,12 @@ export const defects: SeededDefect[] = [
   {
     name: "the poller drops an event",
     breaks: "topics",
-    changes: [inDrain("messages.filter((one) => one.sequence_number !== 3).map(")],
+    changes: publishing("encoded.filter(({ message }) => message.sequence_number !== 3)"),
   },
   {
     name: "the poller publishes a batch the wrong way round",
     breaks: "topics",
-    changes: [inDrain("messages.toReversed().map(")],
+    changes: publishing("encoded.toReversed()"),
   },
   {
     name: "the router loses an event",
@@ -250,8 +272,8 @@ export const defects: SeededDefect[] = [
     changes: [
       {
         file: "src/router/route-batch.ts",
-        from: "const records = chosen.map((event) => event.record);",
-        to: "const records = chosen.toReversed().map((event) => event.record);",
+        from: "{ topic, partition, signal }, chosen,",
+        to: "{ topic, partition, signal }, chosen.toReversed(),",
       },
     ],
   },
@@ -261,8 +283,8 @@ export const defects: SeededDefect[] = [
     changes: [
       {
         file: "src/router/route-batch.ts",
-        from: "await publishOrPark(tools.publisher, { topic, partition, signal }, records,",
-        to: "await publishOrPark(tools.publisher, { topic, partition: 1 - (partition % 2), signal }, records,",
+        from: "{ topic, partition, signal }, chosen,",
+        to: "{ topic, partition: 1 - (partition % 2), signal }, chosen,",
       },
     ],
   },
@@ -284,8 +306,8 @@ export const defects: SeededDefect[] = [
     mayBreak: ["topics", "delivered"],
     changes: [],
     sql: inFunction("claim_shards", [
-      "and l.expires_at > clock_timestamp() order by l.shard;",
-      "and l.expires_at > clock_timestamp() and l.shard <> 1 order by l.shard;",
+      "from shard_leases l where l.owner = p_poller_id order by l.shard;",
+      "from shard_leases l where l.owner = p_poller_id and l.shard <> 1 order by l.shard;",
     ]),
   },
   {
@@ -313,8 +335,17 @@ export const defects: SeededDefect[] = [
   },
 ];
 
-function inDrain(to: string) {
-  return { file: "src/outbox/drain.ts", from: "const records = messages.map(", to: `const records = ${to}` };
+/** What a poller publishes of a batch, all of which it then removes. */
+function publishing(what: string) {
+  const file = "src/outbox/drain-batch.ts";
+  return [
+    {
+      file,
+      from: "publishPassable(tools.publisher, to, encoded,",
+      to: `publishPassable(tools.publisher, to, ${what},`,
+    },
+    { file, from: "return published.map(({ message }) => message);", to: "return chosen;" },
+  ];
 }
 
 /** Changes the text of a function as it now is in the database; each `from` must be there once. */

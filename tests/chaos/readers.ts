@@ -63,6 +63,8 @@ function lastSeen({ numbers, after }: Track): number {
 /** Opens a socket of a user; it begins where it is asked to, in each conversation. */
 export function openSocketReader(world: World, name: string, userId: string, home?: Target): SocketReader {
   const tracks = new Map<string, Track>();
+  /** Of which the user is a member again, though the end of the subscription before is not here yet. */
+  const back = new Set<string>();
   let current: { socket: WebSocket; target: Target; confirmed: Set<string>; heardAtMs: number } | undefined;
   let isClosed = false;
   let reconnects = -1;
@@ -124,18 +126,32 @@ export function openSocketReader(world: World, name: string, userId: string, hom
         return;
       case "unsubscribed":
         mine.confirmed.delete(frame.conversation_id);
-        if (frame.code === "member_removed" && track !== undefined) track.isOver = true;
+        if (frame.code === "member_removed" && track !== undefined) end(track);
         else if (track !== undefined) setTimeout(() => ask(track), reopenMs);
         return;
       case "error":
         if (track === undefined) return;
-        if (frame.status === 403) track.isOver = true;
+        if (frame.status === 403) end(track);
         else if (frame.status >= 500 || frame.status === 429) setTimeout(() => ask(track), reopenMs);
         else if (frame.code !== "already_subscribed") track.faults.push(`got ${frame.status} ${frame.code}`);
         return;
       default:
         return;
     }
+  }
+
+  function end(track: Track): void {
+    track.isOver = true;
+    if (back.delete(track.conversationId)) subscribe(track.conversationId, lastSeen(track));
+  }
+
+  function subscribe(conversationId: string, after: number): void {
+    // Its server has not got to the removal yet, and will tell it: until then it is the same subscription.
+    const earlier = tracks.get(conversationId);
+    if (earlier !== undefined && !earlier.isOver) return void back.add(conversationId);
+    const track = newTrack(world, name, userId, conversationId, after);
+    tracks.set(conversationId, track);
+    ask(track);
   }
 
   connect(home);
@@ -146,13 +162,7 @@ export function openSocketReader(world: World, name: string, userId: string, hom
     move() {
       if (current !== undefined) lose(current);
     },
-    subscribe(conversationId, after) {
-      const earlier = tracks.get(conversationId);
-      if (earlier !== undefined) earlier.isOver = true;
-      const track = newTrack(world, name, userId, conversationId, after);
-      tracks.set(conversationId, track);
-      ask(track);
-    },
+    subscribe,
     close() {
       isClosed = true;
       clearInterval(pulse);

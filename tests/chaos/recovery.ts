@@ -40,6 +40,7 @@ export interface Probes {
 const probeEveryMs = 150;
 const sampleEveryMs = 200;
 const outstandingMax = 8;
+const earlyMax = 1_000;
 const reopenMs = 200;
 const probeUser = "user-1";
 
@@ -57,16 +58,21 @@ export async function startProbes(world: World, postgres: Postgres): Promise<Pro
   const arrivedMs: number[] = [];
   const posters: { acceptMs(): number; name: string; stop(): void }[] = [];
   const listeners: { stop(): void }[] = [];
-  const open = new Set<string>();
+  /** Since when each socket has been subscribed to everything. */
+  const open = new Map<string, number>();
 
   const ids = await Promise.all(world.targets.all.map((target) => makeConversation(world, target)));
-  for (const target of world.targets.all) listeners.push(listen(world, target, ids, arrived, opened));
   for (const [index, target] of world.targets.all.entries()) {
+    const others = ids.filter((_, other) => other !== index);
+    listeners.push(listen(world, target, others, arrived, opened));
     posters.push(postSteadily(world, target, ids[index] ?? "", acked));
   }
 
-  function acked(messageId: string, from: string): void {
-    const others = [...open].filter((name) => name !== from && !early.get(messageId)?.has(name));
+  function acked(messageId: string, from: string, sentAtMs: number): void {
+    // One that was stored before a socket subscribed does not come there, though it may be acknowledged later.
+    const others = [...open]
+      .filter(([name, sinceMs]) => name !== from && sinceMs < sentAtMs && !early.get(messageId)?.has(name))
+      .map(([name]) => name);
     early.delete(messageId);
     if (others.length > 0) awaited.set(messageId, { ackedAtMs: performance.now(), at: new Set(others) });
   }
@@ -77,7 +83,8 @@ export async function startProbes(world: World, postgres: Postgres): Promise<Pro
       // Often it is there before its acknowledgement.
       early.set(messageId, (early.get(messageId) ?? new Set()).add(at));
       arrivedMs.push(0);
-      if (early.size > 1_000) early.clear();
+      // Of those whose outcome stayed unknown.
+      if (early.size > earlyMax) early.delete(early.keys().next().value ?? "");
       return;
     }
     if (!one.at.delete(at)) return;
@@ -86,7 +93,7 @@ export async function startProbes(world: World, postgres: Postgres): Promise<Pro
   }
 
   function opened(name: string, isOpen: boolean): void {
-    if (isOpen) open.add(name);
+    if (isOpen) open.set(name, performance.now());
     else open.delete(name);
     // What came while it was away is not for this socket.
     for (const [id, one] of awaited) if (one.at.delete(name) && one.at.size === 0) awaited.delete(id);
@@ -131,7 +138,7 @@ function postSteadily(
   world: World,
   target: Target,
   conversationId: string,
-  onAcked: (messageId: string, from: string) => void,
+  onAcked: (messageId: string, from: string, sentAtMs: number) => void,
 ) {
   const outstanding = new Set<number>();
   let lastMs = 0;
@@ -161,7 +168,7 @@ function postSteadily(
     noted.tries.push(tried.outcome === "ok" ? readAnswer(tried, body) : tried);
     outstanding.delete(sentAtMs);
     lastMs = tried.outcome === "ok" ? tried.completedAtMs - tried.invokedAtMs : Number.POSITIVE_INFINITY;
-    if (tried.outcome === "ok") onAcked(message_id, target.name);
+    if (tried.outcome === "ok") onAcked(message_id, target.name, sentAtMs);
   };
   const timer = setInterval(() => void post(), probeEveryMs);
   return {
@@ -174,7 +181,7 @@ function postSteadily(
   };
 }
 
-/** A socket at one instance, for every probe's conversation, always from now on. */
+/** A socket at one instance, for the conversations of the probes at the others, always from now on. */
 function listen(
   world: World,
   target: Target,

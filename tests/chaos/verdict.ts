@@ -10,7 +10,7 @@ import { judgePages } from "./checker/pages.ts";
 import { readStored, type Stored } from "./checker/stored.ts";
 import { judgeStreams } from "./checker/streams.ts";
 import { TopicCheck } from "./checker/topics.ts";
-import { call } from "./clients/calls.ts";
+import { type Called, call } from "./clients/calls.ts";
 import type { World } from "./clients/world.ts";
 import { type History, type ShownItem, shownDigest } from "./history.ts";
 import type { Stage } from "./stage.ts";
@@ -25,6 +25,8 @@ export interface Verdict {
 const statesAsked = 200;
 const pageMax = 500;
 const pagesOfEach = 3;
+const askTriesMax = 20;
+const askPauseMs = 250;
 
 /** Reads all and judges all. */
 export async function judge(stage: Stage, world: World, report: (line: string) => void): Promise<Verdict> {
@@ -95,10 +97,9 @@ async function readFinalPages(world: World): Promise<void> {
     const knownLast = world.knownLast.get(id) ?? 0;
     let before: number | undefined;
     for (let pages = 0; pages < pagesOfEach; pages += 1) {
-      const target = world.random.pick(world.targets.all);
       const query = before === undefined ? `limit=${pageMax}` : `limit=${pageMax}&before=${before}`;
       const path = `/v1/conversations/${id}/messages?${query}`;
-      const { tried, body } = await call(world, target, { client: "verdict", user, method: "GET", path });
+      const { tried, body } = await ask(world, user, path);
       if (tried.outcome !== "ok") throw new Error(`no history of ${id}: ${tried.code}`);
       const items: ShownItem[] = body.items;
       const { instance, invokedAtMs, completedAtMs } = tried;
@@ -148,12 +149,20 @@ async function judgeDelivered(postgres: Postgres, world: World, stored: Stored):
     const { id, memberIds } = world.random.pick(known);
     const { number } = world.random.pick(stored.get(id)?.events ?? []);
     const path = `/v1/conversations/${id}/messages/${number}`;
-    const target = world.random.pick(world.targets.all);
-    const what = { client: "verdict", user: memberIds[0] ?? "", method: "GET", path };
-    const { body, status } = await call(world, target, what);
+    const { body, status, tried } = await ask(world, memberIds[0] ?? "", path);
     judgement.checked += 1;
     if (body?.state !== "delivered")
-      judgement.broken(`${id}: ${number} is ${body?.state ?? status}, not delivered`);
+      judgement.broken(`${id}: ${number} is ${body?.state ?? `${status} ${tried.code}`}, not delivered`);
   }
   return judgement;
+}
+
+/** Of any instance; again for a while where it answers 503. */
+async function ask(world: World, user: string, path: string): Promise<Called> {
+  for (let tries = 1; ; tries += 1) {
+    const target = world.random.pick(world.targets.all);
+    const called = await call(world, target, { client: "verdict", user, method: "GET", path });
+    if (called.tried.outcome !== "unknown" || tries === askTriesMax) return called;
+    await Bun.sleep(askPauseMs);
+  }
 }
