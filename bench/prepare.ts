@@ -18,7 +18,10 @@ export interface Prepared {
 }
 
 /** Makes and migrates the database `bench`; the node will have these roles. */
-export async function prepareDatabase(services: LocalServices, roles: string): Promise<Prepared> {
+export async function prepareDatabase(
+  services: Pick<LocalServices, "databaseUrl" | "kafkaBrokers" | "redisUrl">,
+  roles: string,
+): Promise<Prepared> {
   await using admin = openPostgres({
     url: services.databaseUrl,
     connectionsMax: 1,

@@ -1,9 +1,9 @@
 // The one file through which Redis is reached. Redis is never in the durability path, so nothing here may make
 // anybody wait: a command answers within `commandTimeoutMs` or fails, a circuit breaker fails it at once while Redis
 // is away, publishing is fire and forget within a bound, and a connection that does not answer is replaced.
-import { CircuitState, ConsecutiveBreaker, circuitBreaker, handleAll } from "cockatiel";
 import { type RedisOptions as AllOptions, Redis as Connection } from "ioredis";
 import { OperatingError } from "../model/errors.ts";
+import { type CircuitState, openCircuit } from "./circuit.ts";
 import type { Log } from "./log.ts";
 
 /** How to reach Redis. */
@@ -39,7 +39,7 @@ export interface Redis extends AsyncDisposable {
   /** `up` while both connections are ready and answered a ping within the last second. */
   state(): RedisState;
   /** Whether commands reach Redis: `open` fails them all at once, `half_open` lets one try. */
-  circuitState(): "closed" | "open" | "half_open";
+  circuitState(): CircuitState;
   onStateChange(listener: (state: RedisState) => void): void;
   /** The value of a key. Rejects with OperatingError `redis_unavailable`, as all commands do. */
   get(key: string): Promise<string | null>;
@@ -57,19 +57,12 @@ export interface Redis extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-const circuitStates = {
-  [CircuitState.Closed]: "closed",
-  [CircuitState.Open]: "open",
-  [CircuitState.HalfOpen]: "half_open",
-  [CircuitState.Isolated]: "open",
-} as const;
 const commandTimeoutMs = 100;
 const channelTimeoutMs = 1000;
 const pingIntervalMs = 250;
 const missedBeatsMax = 3;
 const missedBeatsToReplace = 8;
-const failuresToOpen = 3;
-const halfOpenAfterMs = 500;
+const circuitSettings = { failuresToOpen: 3, halfOpenAfterMs: 500 };
 /** Characters on their way to Redis; beyond that it is behind, and messages are dropped. */
 const unansweredCharactersMax = 16 * 1024 * 1024;
 
@@ -77,13 +70,10 @@ const unansweredCharactersMax = 16 * 1024 * 1024;
 export function openRedis({ url, prefix, log }: RedisSettings): Redis {
   const commands = connect(url, { commandTimeout: commandTimeoutMs });
   const channels = connect(url, { commandTimeout: channelTimeoutMs, autoResubscribe: false });
-  const breaker = circuitBreaker(handleAll, {
-    halfOpenAfter: halfOpenAfterMs,
-    breaker: new ConsecutiveBreaker(failuresToOpen),
-  });
+  const circuit = openCircuit(circuitSettings);
   const run = async <T>(command: () => Promise<T>): Promise<T> => {
     try {
-      return await breaker.execute(command);
+      return await circuit.run(command);
     } catch (cause) {
       throw new OperatingError("redis_unavailable", { cause });
     }
@@ -102,7 +92,7 @@ export function openRedis({ url, prefix, log }: RedisSettings): Redis {
   return {
     state: watch.state,
     onStateChange: watch.onStateChange,
-    circuitState: () => circuitStates[breaker.state],
+    circuitState: circuit.state,
     get: (key) => run(() => commands.get(prefix + key)),
     async set(key, value, lifetimeMs) {
       await run(() => commands.set(prefix + key, value, "PX", lifetimeMs));

@@ -98,15 +98,19 @@ function judgeReader(track: Track, list: Membership[], moves: Move[], judgement:
     const next = list.find(({ from }) => from > number);
     if (next !== undefined && mayHaveBegun(next, additions, atMs)) continue;
     judgement.broken(
-      `${track.conversationId}: ${track.reader} got ${number} at ${seconds(atMs)}, but its user was removed by ${over.to}`,
+      `${track.conversationId}: ${track.reader} got ${number} at ${seconds(atMs)} after ${track.numbers[index - 1] ?? track.after}, ` +
+        `but its user was removed by ${over.to}, and was a member from ${list.map(({ from, to }) => `${from} to ${to}`).join(", ")} only`,
     );
   }
 }
 
-/** Whether the addition that began a membership was asked for by then; one without a known number may have been it. */
+/**
+ * Whether an addition that may have begun a membership was asked for by then: one with its number, or one of which a try
+ * stayed unknown. Such a try may be stored as late as its instance likes, also after another try was answered.
+ */
 function mayHaveBegun({ from }: Membership, additions: Move[], atMs: number): boolean {
   return additions.some((move) => {
-    const number = acknowledged(move)?.number;
-    return (number === undefined || number === from) && invokedAtMs(move) < atMs;
+    const isIt = acknowledged(move)?.number === from || move.tries.some(({ outcome }) => outcome !== "ok");
+    return isIt && invokedAtMs(move) < atMs;
   });
 }
