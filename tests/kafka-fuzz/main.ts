@@ -11,9 +11,9 @@ import { ensureTopics, readTopic } from "../../src/platform/kafka.ts";
 import { pause } from "../../src/platform/pause.ts";
 import { passAll } from "../support/fault-proxy.ts";
 import { startProxiedCluster } from "../support/kafka-cluster.ts";
+import { seededRandom } from "../support/random.ts";
 import { openInjector } from "./faults.ts";
 import { judge, type Verdict } from "./judge.ts";
-import { randomOf } from "./random.ts";
 import { type FaultKind, faultKinds, type PlannedFault, planFaults } from "./schedule.ts";
 import { numberOf, openBareWriter, openOurWriter, type Writer } from "./writers.ts";
 
@@ -51,8 +51,8 @@ async function fuzz(): Promise<number> {
     names.map((name) => ({ name, partitions: partitionCount })),
   );
   const common = { settings: cluster.settings, partitionCount };
-  const bare = openBareWriter({ ...common, topic: topics.bare, random: randomOf(seed + 1) });
-  const ours = openOurWriter({ ...common, topic: topics.ours, random: randomOf(seed + 2) });
+  const bare = openBareWriter({ ...common, topic: topics.bare, random: seededRandom(seed + 1) });
+  const ours = openOurWriter({ ...common, topic: topics.ours, random: seededRandom(seed + 2) });
 
   const stop = new AbortController();
   const giveUp = new AbortController();

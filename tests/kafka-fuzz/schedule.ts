@@ -1,6 +1,6 @@
 // A seed comes in, the faults of a run leave: what befalls which broker, when and for how long.
 
-import { between, choose, type Random, randomOf } from "./random.ts";
+import { choose, type Random, seededRandom } from "../support/random.ts";
 
 /** Every kind of fault; faults.ts says what each does. */
 export const faultKinds = [
@@ -62,15 +62,15 @@ const calmMs = 6_000;
 
 /** The faults of a run of so many seconds, by their time. */
 export function planFaults(seed: number, seconds: number, partitionCount: number): PlannedFault[] {
-  const random = randomOf(seed);
+  const random = seededRandom(seed);
   const faults: PlannedFault[] = [];
   const partitions = Array.from({ length: partitionCount }, (_, partition) => partition);
   let allThereFromMs = 0;
-  for (let atMs = gapMostMs; atMs < seconds * 1_000; atMs += between(random, gapLeastMs, gapMostMs)) {
+  for (let atMs = gapMostMs; atMs < seconds * 1_000; atMs += random.between(gapLeastMs, gapMostMs)) {
     const drawn = drawKind(random);
-    const durationMs = between(random, Math.min(shortestMs, longestMs[drawn]), longestMs[drawn]);
+    const durationMs = random.between(Math.min(shortestMs, longestMs[drawn]), longestMs[drawn]);
     const brokers = choose(random, [1, 2, 3], 3) as [number, number, number];
-    const moved = choose(random, partitions, between(random, 1, partitionsMovedMax));
+    const moved = choose(random, partitions, random.between(1, partitionsMovedMax));
     const takesBrokerAway = drawn === "kill" || drawn === "pause";
     const kind = takesBrokerAway && atMs < allThereFromMs ? "elect" : drawn;
     if (kind === "kill" || kind === "pause") allThereFromMs = atMs + durationMs + calmMs;
@@ -81,7 +81,7 @@ export function planFaults(seed: number, seconds: number, partitionCount: number
 
 function drawKind(random: Random): FaultKind {
   const total = faultKinds.reduce((sum, kind) => sum + weights[kind], 0);
-  let left = random() * total;
+  let left = random.next() * total;
   for (const kind of faultKinds) {
     left -= weights[kind];
     if (left < 0) return kind;

@@ -3,8 +3,8 @@
 
 import { Kafka, logLevel, type Producer } from "kafkajs";
 import { type KafkaSettings, openPublisher } from "../../src/platform/kafka.ts";
+import { choose, type Random } from "../support/random.ts";
 import type { Written } from "./judge.ts";
-import { between, choose, type Random } from "./random.ts";
 
 /** A program that writes; the counts rise while it runs. */
 export interface Writer {
@@ -82,8 +82,8 @@ export function openBareWriter({ settings, topic, partitionCount, random }: Writ
     async run(stop, giveUp) {
       const partitions = [...next.keys()];
       while (!stop.aborted) {
-        const chosen = choose(random, partitions, between(random, 2, 8));
-        const messages = chosen.flatMap((partition) => take(next, partition, between(random, 1, 4)));
+        const chosen = choose(random, partitions, random.between(2, 8));
+        const messages = chosen.flatMap((partition) => take(next, partition, random.between(1, 4)));
         await sendUntilAcknowledged(messages, giveUp);
         await Bun.sleep(barePauseMs);
       }
@@ -101,7 +101,7 @@ export function openOurWriter({ settings, topic, partitionCount, random }: Write
 
   async function writePartition(partition: number, stop: AbortSignal, giveUp: AbortSignal) {
     while (!stop.aborted) {
-      const messages = take(next, partition, between(random, 1, 20));
+      const messages = take(next, partition, random.between(1, 20));
       const records = messages.map(({ number }) => ({ key: "fuzz", value: textOf(number), headers: {} }));
       try {
         await publisher.publish(topic, partition, records, giveUp);

@@ -34,3 +34,13 @@ export function seededRandom(seed: number): Random {
     },
   };
 }
+
+/** So many different ones of the items, in a random order. */
+export function choose<Item>(random: Random, items: readonly Item[], count: number): Item[] {
+  const left = [...items];
+  const chosen: Item[] = [];
+  while (chosen.length < count && left.length > 0) {
+    chosen.push(...left.splice(random.between(0, left.length - 1), 1));
+  }
+  return chosen;
+}
