@@ -1,5 +1,6 @@
 // Asks Postgres for the newest numbers of the conversations that have a room here, so that nothing that was lost on
-// the way stays lost: often while Redis is away, else rarely.
+// the way stays lost: often while Redis is away, else once a second, since another instance may be the one that is cut
+// off from Redis.
 import newestNumbers from "../../sql/deliver/newest-numbers.sql" with { type: "text" };
 import type { Log } from "../platform/log.ts";
 import type { Postgres } from "../platform/postgres.ts";
@@ -23,7 +24,9 @@ export interface NewestPoll {
   close(): void;
 }
 
-const safetyIntervalMs = 5000;
+const safetyIntervalMs = 1000;
+/** A look at very many rooms is followed by a rest of so many times its length. */
+const restOfLook = 9;
 const tickMs = 50;
 const conversationsPerQueryMax = 1000;
 
@@ -37,6 +40,7 @@ export function openNewestPoll({
 }: NewestPollSettings): NewestPoll {
   let isClosed = false;
   let isPolling = false;
+  let nextSafetyPollAt = 0;
   let lastPollAt = performance.now();
 
   const ask = async (conversationIds: readonly string[]) => {
@@ -54,12 +58,15 @@ export function openNewestPoll({
   };
 
   const poll = async () => {
-    const intervalMs = redis.state() === "up" ? safetyIntervalMs : pollIntervalMs;
-    if (isPolling || performance.now() - lastPollAt < intervalMs) return;
+    const now = performance.now();
+    const isDue = redis.state() === "up" ? now >= nextSafetyPollAt : now - lastPollAt >= pollIntervalMs;
+    if (isPolling || !isDue) return;
     isPolling = true;
-    lastPollAt = performance.now();
+    lastPollAt = now;
     await ask(rooms.conversationIds());
     isPolling = false;
+    const tookMs = performance.now() - now;
+    nextSafetyPollAt = now + Math.max(safetyIntervalMs, (1 + restOfLook) * tookMs);
   };
   const timer = setInterval(() => void poll(), Math.min(tickMs, pollIntervalMs));
 
