@@ -96,6 +96,19 @@ for (const [how, { go, comeBack, isEmpty }] of Object.entries(waysToGo)) {
   });
 }
 
+test("messages of a node that is cut off from Redis reach those that are not in time", async () => {
+  const { url } = await server.startSibling({ ROLES: "api", REDIS_URL: own.url });
+  const id = await server.makeGroup(["bob"]);
+  using socket = await subscribed(id, url);
+  await untilQuick(id, socket);
+  proxy.fault = dropAll;
+  await until(async () => (await statesOf(server.url))["redis"] === "degraded", "the one is cut off");
+  const tookMs: number[] = [];
+  for (let count = 0; count < 4; count += 1) tookMs.push(await crossing(id, socket));
+  expect((await statesOf(url))["redis"]).toBe("up");
+  expect(Math.max(...tookMs)).toBeLessThan(deliveredMsMax);
+});
+
 test("the circuit opens within a second, and then nobody waits at all", async () => {
   await using redis = openRedis({ url: server.config.REDIS_URL, prefix: "test:", log });
   await until(() => redis.state() === "up", "Redis is up");
@@ -129,9 +142,9 @@ test("the backfill says what it put right", async () => {
   });
 });
 
-/** Bob's socket at the other node. */
-async function subscribed(id: string): Promise<TestSocket> {
-  const socket = openSocket(otherUrl, await server.token("bob"));
+/** Bob's socket at another node. */
+async function subscribed(id: string, url = otherUrl): Promise<TestSocket> {
+  const socket = openSocket(url, await server.token("bob"));
   await socket.next({ type: "hello" });
   await socket.ask({ type: "subscribe", conversation_id: id });
   return socket;
