@@ -9,6 +9,7 @@ import { openSharedStage } from "./shared-stage.ts";
 
 const seed = 7;
 const atOnce = 3;
+const triesMax = 3;
 const small = { users: 6, conversations: 8, guests: 3 };
 
 setDefaultTimeout(300_000);
@@ -28,14 +29,14 @@ test("a run without a defect is green, and each seeded defect turns its own guar
 });
 
 /** What a run with the defect should have said and did not, or the other way round. */
-async function wrongIn(defect: SeededDefect | undefined): Promise<string[]> {
+async function wrongIn(defect: SeededDefect | undefined, tries = 1): Promise<string[]> {
   const name = defect?.name ?? "no defect";
   try {
     await using stage = await openSharedStage({ instances: 1, ...(defect && { defect }) });
     const { judgements } = await run({
       stage,
-      seed,
-      seconds: 3,
+      seed: seed + tries,
+      seconds: 3 * tries,
       traffic: { rate: 200, mix: "everything" },
       kinds: [],
       size: small,
@@ -45,6 +46,8 @@ async function wrongIn(defect: SeededDefect | undefined): Promise<string[]> {
     const broken = judgements.filter(({ violations }) => violations > 0);
     const permitted = [defect?.breaks, ...(defect?.mayBreak ?? [])];
     const missed = defect !== undefined && !broken.some(({ guarantee }) => guarantee === defect.breaks);
+    // On a busy machine so short a run may give some defects no occasion: it is made longer.
+    if (missed && tries < triesMax) return await wrongIn(defect, tries + 1);
     return [
       ...(missed ? [`${name}: ${defect.breaks} was not found broken`] : []),
       ...broken

@@ -16,8 +16,8 @@ export const defects: SeededDefect[] = [
   {
     name: "acknowledges a message now and then without storing it",
     breaks: "acknowledged",
-    // A page that does not have it, either.
-    mayBreak: ["history"],
+    // A page that does not have it, either; and another body under its id is not refused.
+    mayBreak: ["history", "refusals"],
     changes: [],
     sql: inFunction(
       "ingest_batch",
@@ -40,6 +40,8 @@ export const defects: SeededDefect[] = [
   {
     name: "stores another text than was sent",
     breaks: "acknowledged",
+    // Another body under the same id is then the same one.
+    mayBreak: ["refusals"],
     changes: [
       {
         file: "src/ingest/accept.ts",
