@@ -137,8 +137,8 @@ async function runMember(settings: KafkaSettings, options: ConsumerOptions, clos
       partitionsConsumedConcurrently: partitionsConcurrentMax,
       eachBatch: async (payload) => {
         // kafkajs drops commits without a word once it stops, so it is stopped only after the last batch. What
-        // it brings until then is left alone.
-        if (ending.signal.aborted) return drained.promise;
+        // it brings until then is left alone; after that it must not bring the same again and again without a pause.
+        if (ending.signal.aborted) return drained.promise.then(() => Bun.sleep(againPauseMs));
         const work = workOn(payload);
         working.add(work);
         await work.finally(() => working.delete(work));
