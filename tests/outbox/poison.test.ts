@@ -49,7 +49,7 @@ interface SendHooks {
   onRefused?(ids: string[]): Promise<void> | void;
 }
 
-function open(hooks: SendHooks = {}) {
+function open(hooks: SendHooks = {}, pollerId = crypto.randomUUID()) {
   const own = { postgres: connect(database.url, 3), leasePostgres: connect(database.url) };
   const publisher = openPublisher(kafkaOf(config));
   const watched: KafkaPublisher = {
@@ -69,7 +69,7 @@ function open(hooks: SendHooks = {}) {
     ...own,
     publisher: watched,
     topics: topicNames(config),
-    pollerId: crypto.randomUUID(),
+    pollerId,
     log,
     watchdogs: openWatchdogs(),
     report: () => undefined,
@@ -207,12 +207,14 @@ test("loses and reorders nothing when the poller stands still before the parking
     },
   });
   await parking.promise;
-  await postgres.query("update shard_leases set owner = null, expires_at = '-infinity'");
-  await postgres.query("delete from pollers");
-  const released = until(() => old.shards().length === 0, "the old owner knows that it lost the shard");
   await setTopicLimit(config, topics.outbox, 1_000_000);
-  open();
-  await released;
+  const next = crypto.randomUUID();
+  await postgres.query(
+    `update shard_leases set owner = $1, epoch = epoch + 1, expires_at = clock_timestamp() + interval '2 seconds'`,
+    [next],
+  );
+  open({}, next);
+  await until(() => old.shards().length === 0, "the old owner knows that it lost the shard");
   await untilEmpty();
   standingStill.resolve();
   await post(postgres, [id]);

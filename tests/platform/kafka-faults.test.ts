@@ -16,6 +16,8 @@ import { Kafka, logLevel, type Producer, type RecordMetadata } from "kafkajs";
 import { ensureTopics, type KafkaRecord, openPublisher, runConsumer } from "../../src/platform/kafka.ts";
 import { once, passAll } from "../support/fault-proxy.ts";
 import { type ProxiedCluster, startProxiedCluster } from "../support/kafka-cluster.ts";
+import { until } from "../support/until.ts";
+import type { Command, Report } from "./kafka-consumer-worker.ts";
 
 setDefaultTimeout(60_000);
 
@@ -273,11 +275,13 @@ describe("our consumer", () => {
       groupId,
       topics: [topic],
       fromBeginning: true,
+      // Brokers that have only just started may refuse the first who joins.
       onState: (state) => {
+        if (state === "degraded" && states.length === 0) return;
         states.push(state);
         if (state === "degraded") degraded.resolve();
       },
-      onError: (error) => errors.push(error),
+      onError: (error) => states.length > 0 && errors.push(error),
       onBatch: async ({ records }) => {
         seen.push(...records.map(({ value }) => String(value)));
         if (seen.at(-1) === "b") readAgain.resolve();
@@ -323,6 +327,44 @@ describe("our consumer", () => {
     await consumer.close();
     expect(values).toEqual(["a"]);
     expect(states.at(-1)).toBe("up");
+  });
+
+  // kafkajs then starts to fetch from another set of brokers after it was stopped, which is never stopped again.
+  test("closes although it loses a broker while its last batches end", async () => {
+    const topic = `test-${crypto.randomUUID()}`;
+    const replicaAssignment = [1, 2, 3].map((id) => ({ partition: id - 1, replicas: [id] }));
+    await cluster.admin.createTopics({ topics: [{ topic, replicaAssignment }], waitForLeaders: true });
+    const worker = new Worker(new URL("kafka-consumer-worker.ts", import.meta.url).href);
+    const reports = new Set<Report>();
+    worker.addEventListener("message", ({ data }: MessageEvent<Report>) => reports.add(data));
+    const tell = (command: Command) => worker.postMessage(command);
+    const untilIt = (report: Report) => until(() => reports.has(report), `the consumer ${report}`, 15_000);
+    try {
+      await publishOne(topic, "held");
+      tell({ open: cluster.settings, topic });
+      await untilIt("holds a batch");
+      tell("close");
+      await untilIt("is closing");
+
+      const late = Promise.withResolvers<void>();
+      cluster.proxyOf(2).fault = ({ direction, name, bytes }) => {
+        if (direction === "answer" && name === "fetch" && bytes.includes("late")) late.resolve();
+        return "pass";
+      };
+      await publishOne(topic, "late", 1);
+      await late.promise;
+      const lost = once("request", "fetch", "close");
+      cluster.proxyOf(3).fault = lost.fault;
+      await lost.struck;
+      const heartbeat = once("request", "heartbeat", "pass");
+      cluster.setFault(heartbeat.fault);
+      await heartbeat.struck;
+
+      tell("let go");
+      await untilIt("is closed");
+    } finally {
+      worker.terminate();
+    }
   });
 });
 
@@ -387,9 +429,9 @@ function record(value: string): KafkaRecord {
   return { key: "conversation:1", value, headers: {} };
 }
 
-async function publishOne(topic: string, value: string): Promise<void> {
+async function publishOne(topic: string, value: string, partition = 0): Promise<void> {
   const publisher = openPublisher(cluster.settings);
-  await publisher.publish(topic, 0, [record(value)], never);
+  await publisher.publish(topic, partition, [record(value)], never);
   await publisher.close();
 }
 

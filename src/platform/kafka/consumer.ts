@@ -3,6 +3,8 @@
 // or by whichever member of the group gets its partition. Whatever stops the consumer, a new one takes its place.
 
 import type { Consumer, EachBatchPayload, Kafka, KafkaMessage } from "kafkajs";
+// @ts-expect-error an inner module of kafkajs, without types
+import Runner from "kafkajs/src/consumer/runner.js";
 import { OperatingError } from "../../model/errors.ts";
 import { pause, withDeadline } from "../pause.ts";
 import { backOff, type KafkaSettings, openLink, retrySettings } from "./client.ts";
@@ -137,8 +139,8 @@ async function runMember(settings: KafkaSettings, options: ConsumerOptions, clos
       partitionsConsumedConcurrently: partitionsConcurrentMax,
       eachBatch: async (payload) => {
         // kafkajs drops commits without a word once it stops, so it is stopped only after the last batch. What
-        // it brings until then is left alone; after that it must not bring the same again and again without a pause.
-        if (ending.signal.aborted) return drained.promise.then(() => Bun.sleep(againPauseMs));
+        // it brings until then is left alone.
+        if (ending.signal.aborted) return drained.promise;
         const work = workOn(payload);
         working.add(work);
         await work.finally(() => working.delete(work));
@@ -230,4 +232,17 @@ function toRecord(message: KafkaMessage): ConsumedRecord {
     offset: message.offset,
     timestampMs: Number(message.timestamp),
   };
+}
+
+// When a broker comes or goes, kafkajs lets its fetchers end and starts others. If it is stopped meanwhile nobody stops
+// those: they bring nothing, at once and again and again, and the thread does nothing else any more.
+const fetchFrom = Runner.prototype.fetch;
+Runner.prototype.fetch = function (this: StoppableRunner, brokerId: string) {
+  if (!this.running) void this.fetchManager.stop();
+  return fetchFrom.call(this, brokerId);
+};
+
+interface StoppableRunner {
+  running: boolean;
+  fetchManager: { stop(): Promise<void> };
 }
