@@ -327,11 +327,13 @@ export const defects: SeededDefect[] = [
   {
     name: "an instance ends by itself",
     breaks: "exits",
+    // It may do so again once it was healed; then its router has to wait for the group's session.
+    mayBreak: ["topics", "delivered", "stuck"],
     changes: [
       {
         file: "src/ingest/accept.ts",
         from: 'state: "enqueued",\n    created_at',
-        to: 'state: outcome.outcome === "accepted" && outcome.sequence_number === 60 ? process.exit(3) : "enqueued",\n    created_at',
+        to: 'state: outcome.outcome === "accepted" && outcome.sequence_number === 30 ? process.exit(3) : "enqueued",\n    created_at',
       },
     ],
   },

@@ -50,7 +50,7 @@ export interface ConsumerOptions {
   onError?(error: unknown): void;
 }
 
-const sessionTimeoutMs = 10_000;
+const sessionTimeoutMs = 6_000;
 const heartbeatIntervalMs = 1_000;
 const rebalanceTimeoutMs = 10_000;
 const fetchWaitMs = 250;
