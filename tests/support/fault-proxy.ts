@@ -120,6 +120,7 @@ export async function startFaultProxy(options: { target?: number; protocol?: () 
       if (from.isPaused() && heldBytes <= heldBytesMax) from.resume();
     };
     const pass = async (unit: Unit) => {
+      if (!connections.has(end)) return;
       const verdict = await proxy.fault(unit);
       letGo(unit.bytes);
       if (verdict === "close" || verdict === "reset") end(verdict);
