@@ -12,9 +12,9 @@ import { parseArgs } from "node:util";
 import { startKafkaCluster } from "../deploy/local/kafka.ts";
 import { startPostgres } from "../deploy/local/postgres.ts";
 import { startRedis } from "../deploy/local/redis.ts";
-import { openPostgres, type Postgres } from "../src/platform/postgres.ts";
+import type { Postgres } from "../src/platform/postgres.ts";
 import { type Measurement, measure, rssOf } from "./measure.ts";
-import { createConversations, prepareDatabase, userToken, wrongConversations } from "./prepare.ts";
+import { openBench, wrongConversations } from "./prepare.ts";
 
 const { values } = parseArgs({
   options: {
@@ -42,20 +42,9 @@ await run();
 
 async function run(): Promise<void> {
   const services = { databaseUrl: server.url, redisUrl: redis.url, kafkaBrokers: kafka.bootstrap };
-  const prepared = await prepareDatabase(services, "api,outbox,router,backfill");
-  await using postgres = openPostgres({
-    url: prepared.databaseUrl,
-    connectionsMax: 2,
-    applicationName: "bench",
-    connectTimeoutSeconds: 5,
-    statementTimeoutMs: 600_000,
-  });
-  const ids = join(directory, "ids");
-  await Bun.write(ids, (await createConversations(postgres, prepared.partitions)).join("\n"));
-  const token = await userToken(prepared);
-  await using node = await prepared.startServer();
-  const load = (seconds: number) =>
-    measure({ postgres, server: node, ids, token }, { rate, seconds, connections });
+  await using bench = await openBench(services, directory, "api,outbox,router,backfill");
+  const { postgres } = bench;
+  const load = (seconds: number) => measure(bench, { rate, seconds, connections });
 
   await load(5);
   const before = await load(Number(values["before-seconds"]));
@@ -70,7 +59,7 @@ async function run(): Promise<void> {
   }
   const backAtMs = performance.now();
   const waited = await waiting(postgres);
-  const rssMiB = await rssOf(node.pid);
+  const rssMiB = await rssOf(bench.server.pid);
   const goingOn = load(Number(values["before-seconds"]));
   const firstMs = await untilFewer(postgres, waited, backAtMs);
   const emptyMs = await untilEmpty(postgres, backAtMs);

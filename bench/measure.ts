@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { Postgres } from "../src/platform/postgres.ts";
 import { Histogram } from "./histogram.ts";
 import type { LoadReport } from "./open-loop.ts";
+import type { Bench } from "./prepare.ts";
 
 /** One load on the node, and what the node did meanwhile. */
 export interface Measurement extends LoadReport {
@@ -12,26 +13,19 @@ export interface Measurement extends LoadReport {
   rssMiB: number;
 }
 
-/** What a load is put on. */
-export interface Bench {
-  postgres: Postgres;
-  server: { url: string; pid: number };
-  ids: string;
-  token: string;
-}
-
 const probeIntervalMs = 50;
 
-/** Runs one load and judges what was stored of it. */
+/** Runs one load, on one core if that is given, and judges what was stored of it. */
 export async function measure(
   { postgres, server, ids, token }: Bench,
-  load: { rate: number; seconds: number; connections: number },
+  { core, ...load }: { rate: number; seconds: number; connections: number; core?: number | undefined },
   onSecond?: (report: LoadReport, setRate: (rate: number) => void) => Promise<void>,
 ): Promise<Measurement> {
   const runId = Buffer.from(crypto.getRandomValues(new Uint8Array(4))).toString("hex");
   const args = Object.entries(load).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const onCore = core === undefined ? [] : ["taskset", "--cpu-list", String(core)];
   const child = Bun.spawn(
-    [process.execPath, join(import.meta.dir, "open-loop.ts"), "--url", server.url, ...args],
+    [...onCore, process.execPath, join(import.meta.dir, "open-loop.ts"), "--url", server.url, ...args],
     {
       env: { ...process.env, TOKEN: token, IDS: ids, RUN: runId },
       stdin: "pipe",

@@ -4,7 +4,9 @@
 // late the node is (the answer to /healthz), and its memory.
 // A fast wrong answer is a failure: every 202 must be stored, nothing else, and numbers must be 1..n.
 //
-//   bun bench/overload.ts [--rounds 3] [--seconds 10] [--roles api] [--connections 2000] [--factor 3]
+//   bun bench/overload.ts [--rounds 3] [--seconds 10] [--roles api] [--connections 6000] [--factor 3]
+//   bun bench/overload.ts --apart                the load on the last core and everything else on the first (Linux), so
+//                                                that refusing costs the load's process nothing of the node's time
 //   bun bench/overload.ts --soak-minutes 30      so long three times what it accepted in the minute before: a line a
 //                                                minute with its memory, then the slope
 //
@@ -14,24 +16,27 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { startServices } from "../deploy/local/services.ts";
-import { openPostgres } from "../src/platform/postgres.ts";
-import { type Bench, type Measurement, measure, median, rssOf } from "./measure.ts";
+import { type Measurement, measure, median, rssOf } from "./measure.ts";
 import type { LoadReport } from "./open-loop.ts";
-import { createConversations, prepareDatabase, userToken, wrongConversations } from "./prepare.ts";
+import { type Bench, openBench, wrongConversations } from "./prepare.ts";
 
 const { values } = parseArgs({
   options: {
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "10" },
     roles: { type: "string", default: "api" },
-    connections: { type: "string", default: "2000" },
+    connections: { type: "string", default: "6000" },
     factor: { type: "string", default: "3" },
+    apart: { type: "boolean", default: false },
     "soak-minutes": { type: "string" },
   },
 });
 const seconds = Number(values.seconds);
 const factor = Number(values.factor);
 const callersOfClosedLoops = [64, 256, 512];
+const loadCore = values.apart ? navigator.hardwareConcurrency - 1 : undefined;
+// What is started from here on inherits it.
+if (values.apart) await Bun.$`taskset --all-tasks --cpu-list --pid 0 ${process.pid}`.quiet();
 
 const directory = await mkdtemp(join(tmpdir(), "chat4all-bench-"));
 const services = await startServices({
@@ -49,34 +54,22 @@ try {
 }
 
 async function run(): Promise<void> {
-  const prepared = await prepareDatabase(services, values.roles);
-  await using postgres = openPostgres({
-    url: prepared.databaseUrl,
-    connectionsMax: 2,
-    applicationName: "bench",
-    connectTimeoutSeconds: 5,
-    statementTimeoutMs: 600_000,
-  });
-  const ids = join(directory, "ids");
-  await Bun.write(ids, (await createConversations(postgres, prepared.partitions)).join("\n"));
-  const token = await userToken(prepared);
-  await using server = await prepared.startServer();
-  const bench = { postgres, server, ids, token };
-
+  await using bench = await openBench(services, directory, values.roles);
   const capacity = await findCapacity(bench);
   console.error(`capacity: ${Math.round(capacity)}/s`);
   if (values["soak-minutes"] === undefined) await compare(bench, capacity);
   else await soak(bench, capacity, Number(values["soak-minutes"]));
-  const wrong = await wrongConversations(postgres);
+  const wrong = await wrongConversations(bench.postgres);
   if (wrong > 0) throw new Error(`${wrong} conversations have a gap or a repeat in their numbers`);
   console.log("\nEvery 202 is stored and nothing else is; the numbers of every conversation are 1..n.");
 }
 
 async function findCapacity(bench: Bench): Promise<number> {
   let best = 0;
-  await measure(bench, { rate: 0, seconds: 3, connections: 64 });
+  await measure(bench, { rate: 0, seconds: 3, connections: 64, core: loadCore });
   for (const connections of callersOfClosedLoops) {
-    const found = await measure(bench, { rate: 0, seconds: Math.min(seconds, 5), connections });
+    const load = { rate: 0, seconds: Math.min(seconds, 5), connections, core: loadCore };
+    const found = await measure(bench, load);
     console.error(`  closed loop, ${connections} callers: ${perSecond(found)}/s`);
     best = Math.max(best, found.accepted / found.seconds);
   }
@@ -92,7 +85,8 @@ async function compare(bench: Bench, capacity: number): Promise<void> {
     console.error(`round ${round} of ${values.rounds}`);
     for (const [load, measurements] of byLoad) {
       const rate = Math.round(capacity * Number(load));
-      const found = await measure(bench, { rate, seconds, connections: Number(values.connections) });
+      const offered = { rate, seconds, connections: Number(values.connections), core: loadCore };
+      const found = await measure(bench, offered);
       console.error(`  ${load}x: ${JSON.stringify(found)}`);
       measurements.push(found);
     }
@@ -151,7 +145,12 @@ async function soak(bench: Bench, capacity: number, minutes: number): Promise<vo
     setRate(Math.max(accepted, capacity / 10) * factor);
     minute = [];
   };
-  const load = { rate: capacity * factor, seconds: minutes * 60, connections: Number(values.connections) };
+  const load = {
+    rate: capacity * factor,
+    seconds: minutes * 60,
+    connections: Number(values.connections),
+    core: loadCore,
+  };
   console.log(JSON.stringify(await measure(bench, load, onSecond)));
   const third = Math.max(1, Math.floor(rssMiB.length / 3));
   const [first, last] = [rssMiB.slice(0, third), rssMiB.slice(-third)].map((some) => median(some).toFixed(0));

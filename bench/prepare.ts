@@ -76,6 +76,51 @@ export async function prepareDatabase(
   };
 }
 
+/** A node on a database that is ready, and a user who may write. */
+export interface Bench extends AsyncDisposable {
+  postgres: Postgres;
+  server: { url: string; pid: number };
+  /** Ids of the conversations, and a file with one in each line. */
+  conversationIds: readonly string[];
+  ids: string;
+  /** Alice's, who is in every conversation. */
+  token: string;
+  prepared: Prepared;
+}
+
+/** Makes all of that; `directory` is for the file. */
+export async function openBench(
+  services: Parameters<typeof prepareDatabase>[0],
+  directory: string,
+  roles: string,
+): Promise<Bench> {
+  await using opened = new AsyncDisposableStack();
+  const prepared = await prepareDatabase(services, roles);
+  const postgres = openPostgres({
+    url: prepared.databaseUrl,
+    connectionsMax: 2,
+    applicationName: "bench",
+    connectTimeoutSeconds: 5,
+    statementTimeoutMs: 600_000,
+  });
+  opened.defer(() => postgres.close());
+  const conversationIds = await createConversations(postgres, prepared.partitions);
+  const ids = join(directory, "ids");
+  await Bun.write(ids, conversationIds.join("\n"));
+  const token = await userToken(prepared);
+  const server = opened.use(await prepared.startServer());
+  const running = opened.move();
+  return {
+    postgres,
+    server,
+    conversationIds,
+    ids,
+    token,
+    prepared,
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}
+
 /** Inserts the conversations that the pgbench script knows by number; answers their ids. */
 export async function createConversations(postgres: Postgres, shards: number): Promise<string[]> {
   const ids = Array.from({ length: conversationCount }, (_, index) => {
@@ -98,8 +143,8 @@ export async function createConversations(postgres: Postgres, shards: number): P
   return ids;
 }
 
-/** A token of alice's, who is in every conversation. */
-export function userToken({ jwtSecret }: Prepared): Promise<string> {
+/** A token of a user; alice is in every conversation. */
+export function userToken({ jwtSecret }: Prepared, subject = "alice"): Promise<string> {
   const tokens = openTokens({
     secret: jwtSecret,
     jwksUrl: undefined,
@@ -107,9 +152,9 @@ export function userToken({ jwtSecret }: Prepared): Promise<string> {
     audience: "chat4all",
   });
   return tokens.sign({
-    subject: "alice",
+    subject,
     clientId: "bench",
-    scope: "messages:write",
+    scope: "messages:read messages:write",
     expiresInSeconds: 3600,
   });
 }

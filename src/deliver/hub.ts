@@ -88,7 +88,6 @@ export function openHub(settings: HubSettings): Hub {
   const audience = openAudience(redis);
   const heard = hearOthers(redis, rooms, instanceId, newest.ask, audience);
 
-  let subscriptions = 0;
   const close = async () => {
     audience.close();
     newest.close();
@@ -104,17 +103,10 @@ export function openHub(settings: HubSettings): Hub {
     },
 
     async subscribe({ conversationId, userId, after, sink }) {
-      if (subscriptions >= subscriptionsMax)
+      if (rooms.holders >= subscriptionsMax)
         throw unavailable("too_many_subscriptions", "This instance has no room for another subscription.");
       // The room comes first: what is committed while we ask is held there until the answer opens it.
       const held = rooms.hold(conversationId);
-      subscriptions += 1;
-      let isHeld = true;
-      const release = () => {
-        if (isHeld) subscriptions -= 1;
-        isHeld = false;
-        held.release();
-      };
       try {
         const last = await checkStanding(postgres, conversationId, userId, after);
         const subscriber: Subscriber = { userId, sink, verifiedAt: last, position: after ?? last };
@@ -124,11 +116,11 @@ export function openHub(settings: HubSettings): Hub {
         return {
           close() {
             held.room.leave(subscriber);
-            release();
+            held.release();
           },
         };
       } catch (error) {
-        release();
+        held.release();
         throw error;
       }
     },

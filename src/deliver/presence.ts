@@ -32,7 +32,8 @@ const crowd = 1000;
 const changesAtOnceMax = 1000;
 
 // KEYS[1]: a conversation's entries `instance user`, scored by when they run out. ARGV: instance, lifetime in ms,
-// "here" or "gone", how many to tell at most, how many are a crowd, users. Users that ran out count as online until somebody finds out here.
+// "here" or "gone", how many to tell at most, how many are a crowd, users. Users that ran out count as online until
+// somebody finds out here.
 const script = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -18,7 +18,7 @@ export interface HeldRoom {
   readonly room: Room;
   /** From now on other instances' events are wanted too: somebody may be in it. */
   listen(): void;
-  /** Gives it back; the last one ends the room. */
+  /** Gives it back, once however often it is called; the last one ends the room. */
   release(): void;
 }
 
@@ -29,6 +29,7 @@ export class Rooms {
   readonly #readAfter: (conversationId: string, sequenceNumber: number) => Promise<LiveEvent[]>;
   readonly #entries = new Map<string, Entry>();
   readonly #listenedByChannel = new Map<string, Set<string>>();
+  #holders = 0;
 
   constructor(
     redis: Redis,
@@ -58,10 +59,16 @@ export class Rooms {
     return channels.flatMap((channel) => [...(this.#listenedByChannel.get(channel) ?? [])]);
   }
 
+  /** How many hold a room, those of one room each. */
+  get holders(): number {
+    return this.#holders;
+  }
+
   /** Finds or makes a room, and keeps it until it is released. */
   hold(conversationId: string): HeldRoom {
     const entry = this.#entries.get(conversationId) ?? this.#make(conversationId);
     entry.holders += 1;
+    this.#holders += 1;
     let isHeld = true;
     return {
       room: entry.room,
@@ -105,6 +112,7 @@ export class Rooms {
 
   #release(conversationId: string, entry: Entry): void {
     entry.holders -= 1;
+    this.#holders -= 1;
     if (entry.holders > 0 || this.#entries.get(conversationId) !== entry) return;
     entry.room.close();
     this.#entries.delete(conversationId);

@@ -64,7 +64,7 @@ async function publishUntilRefused(
     if (error instanceof RecordRejected) return { position: error.acknowledgedCount, reason: error.code };
     if (!(error instanceof TypeError || error instanceof RangeError)) throw error;
     // Some record is not what the code expects. Which one is found by sending each alone: that repeats, at worst.
-    if (records.length === 1) return { position: 0, reason: "unexpected_error" };
+    if (records.length === 1) return { position: 0, reason: reasonOf(error) };
   }
   for (const [position, record] of records.entries()) {
     const refusal = await publishUntilRefused(publisher, { topic, partition, signal }, [record]);

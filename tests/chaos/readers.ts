@@ -1,6 +1,7 @@
 // Clients that read live, over sockets and event streams: they note each event as it comes, with its time, and go on
 // from what they last saw, at another instance when theirs is away.
 
+import { readEventStream } from "../support/event-stream.ts";
 import { noteNumber, type Target, type World } from "./clients/world.ts";
 import { type SeenEvent, seenDigest, type Track } from "./history.ts";
 
@@ -217,33 +218,15 @@ export function openStreamReader(
       clearTimeout(late);
       if (!response.ok || response.body === null) return await Bun.sleep(reopenMs);
       track.instance = target.name;
-      await readBlocks(response.body, mine.signal);
+      await readEventStream(response.body, mine.signal, take);
     } finally {
       clearTimeout(late);
       clearInterval(watch);
     }
   }
 
-  async function readBlocks(body: ReadableStream<Uint8Array>, over: AbortSignal): Promise<void> {
-    const decoder = new TextDecoder();
-    let text = "";
-    for await (const chunk of body) {
-      if (over.aborted) return;
-      text += decoder.decode(chunk, { stream: true });
-      const blocks = text.split("\n\n");
-      text = blocks.pop() ?? "";
-      for (const block of blocks) take(block);
-    }
-  }
-
-  function take(block: string): void {
-    const fields = new Map(block.split("\n").map((line) => line.split(/: (.*)/s, 2) as [string, string]));
-    const data = fields.get("data");
-    if (data === undefined) return;
-    const event = JSON.parse(data) as SeenEvent;
-    if (fields.get("id") !== String(event.sequence_number) || fields.get("event") !== event.event) {
-      track.faults.push(`id or event is not that of its data: ${block.slice(0, 200)}`);
-    }
+  function take(event: SeenEvent, fault: string | undefined): void {
+    if (fault !== undefined) track.faults.push(fault);
     note(world, track, event);
   }
 

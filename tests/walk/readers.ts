@@ -1,6 +1,8 @@
 // Clients that read live: they keep what they get, in the order in which they get it, and go on elsewhere from what
 // they last saw. A reader judges nothing but the frames themselves; what it should have had is judged in the end.
 
+import { readEventStream } from "../support/event-stream.ts";
+
 /** An event as it came. */
 export interface ReceivedEvent {
   event: string;
@@ -143,7 +145,7 @@ export async function openStreamReader(options: ReaderOptions & { conversationId
   }
 
   async function keepReading(body: ReadableStream<Uint8Array>, over: AbortSignal) {
-    const ending = await readBlocks(body, over).then(
+    const ending = await readEventStream(body, over, take).then(
       () => "ended",
       (error: unknown) => String(error),
     );
@@ -152,26 +154,8 @@ export async function openStreamReader(options: ReaderOptions & { conversationId
     else await connect(options.resumeAt()).catch((error) => reader.faults.push(String(error)));
   }
 
-  async function readBlocks(body: ReadableStream<Uint8Array>, over: AbortSignal) {
-    const decoder = new TextDecoder();
-    let text = "";
-    for await (const chunk of body) {
-      if (over.aborted) return;
-      text += decoder.decode(chunk, { stream: true });
-      const blocks = text.split("\n\n");
-      text = blocks.pop() ?? "";
-      for (const block of blocks) take(block);
-    }
-  }
-
-  function take(block: string) {
-    const fields = new Map(block.split("\n").map((line) => line.split(/: (.*)/s, 2) as [string, string]));
-    const data = fields.get("data");
-    if (data === undefined) return;
-    const event = JSON.parse(data) as ReceivedEvent;
-    if (fields.get("id") !== String(event.sequence_number) || fields.get("event") !== event.event) {
-      reader.faults.push(`id or event is not that of its data: ${block}`);
-    }
+  function take(event: ReceivedEvent, fault: string | undefined) {
+    if (fault !== undefined) reader.faults.push(fault);
     place.events.push(event);
   }
 
