@@ -144,7 +144,7 @@ class Load {
         const due = dueAtMs[next] as number;
         if (now - due > patienceMs) this.#count((tally) => (tally.unsent += 1));
         else {
-          const connection = this.#free.pop();
+          const connection = this.#takeFree();
           if (connection === undefined) break;
           this.#post(connection, due);
         }
@@ -153,6 +153,16 @@ class Load {
       if (next > 10_000) next = 0;
       await Bun.sleep(1);
     }
+  }
+
+  // Any of them, so that none is silent for so long that the node may end it just when it is used.
+  #takeFree(): Connection | undefined {
+    const last = this.#free.pop();
+    if (last === undefined || this.#free.length === 0) return last;
+    const place = Math.floor(Math.random() * this.#free.length);
+    const chosen = this.#free[place];
+    this.#free[place] = last;
+    return chosen;
   }
 
   #post(connection: Connection, dueAtMs: number): void {
