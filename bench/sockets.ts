@@ -145,7 +145,7 @@ async function subscribeToEverything(bench: Bench): Promise<void> {
   const beyond = [
     await subscribe(clients[0] as Client, subscriptionsOfSocket),
     await subscribe(await openClient(bench, bench.token), 0),
-  ].map(({ status, code }) => `${status} ${code}`);
+  ].map(({ status, code }) => [status, code].join(" "));
   expectAll(
     beyond,
     (answer, index) => answer === `${index === 0 ? 429 : 503} too_many_subscriptions`,

@@ -1,7 +1,7 @@
 // Clients that read live, over sockets and event streams: they note each event as it comes, with its time, and go on
 // from what they last saw, at another instance when theirs is away.
 
-import { readEventStream } from "../support/event-stream.ts";
+import { readEventStream, type StreamedEvent } from "../support/event-stream.ts";
 import { noteNumber, type Target, type World } from "./clients/world.ts";
 import { type SeenEvent, seenDigest, type Track } from "./history.ts";
 
@@ -225,9 +225,9 @@ export function openStreamReader(
     }
   }
 
-  function take(event: SeenEvent, fault: string | undefined): void {
+  function take(event: StreamedEvent, fault: string | undefined): void {
     if (fault !== undefined) track.faults.push(fault);
-    note(world, track, event);
+    note(world, track, event as SeenEvent);
   }
 
   void keepReading();

@@ -266,16 +266,20 @@ function watchAges(postgres: Postgres) {
   };
 }
 
-/** What one fault did. Times in ms; undefined: it was not to be seen, or other faults hid it. */
+/** What a fault did, or two that overlapped. Times in ms; undefined: it was not to be seen. */
 export interface Effect {
   what: string;
-  group: string;
   /** The worst while it was there: of instances that were not its target. */
   during: { acceptMs: number | undefined; liveMs: number | undefined; outboxMs: number | undefined };
   /** From its beginning until the others had taken over what it had stopped. */
   takenOverMs: number | undefined;
-  /** From its end until all was as before. */
-  recoveredMs: { accept: number | undefined; live: number | undefined; publish: number | undefined };
+  recovered: { accept: Recovery; live: Recovery; publish: Recovery };
+}
+
+/** From the end of the fault until all was as before or, if that was not seen, until the next fault came. */
+export interface Recovery {
+  afterMs: number;
+  isSeen: boolean;
 }
 
 const acceptMsMax = 1_000;
@@ -283,43 +287,64 @@ const liveMsMax = 500;
 const outboxMsMax = 1_000;
 const steadyMs = 1_000;
 
-/** What each fault did, as far as it was alone. */
+/** What each fault did; two that overlapped are one, since nobody can tell their effects apart. */
 export function effectsOf(struck: readonly Struck[], samples: readonly Sample[]): Effect[] {
-  return struck.map((fault) => {
-    const others = struck.filter((one) => one !== fault);
-    const isAlone = others.every(
-      ({ beganAtMs, endedAtMs }) => endedAtMs < fault.beganAtMs || beganAtMs > fault.endedAtMs,
-    );
-    const nextAtMs = Math.min(
-      ...others.map(({ beganAtMs }) => beganAtMs).filter((atMs) => atMs > fault.endedAtMs),
-      (samples.at(-1)?.atMs ?? 0) + 1,
-    );
-    const within = samples.filter(({ atMs }) => atMs >= fault.beganAtMs && atMs < fault.endedAtMs);
-    const after = samples.filter(({ atMs }) => atMs >= fault.endedAtMs && atMs < nextAtMs);
-    const away = fault.group === "instance" ? fault.target : undefined;
+  return episodesOf(struck).map((faults, index, episodes) => {
+    const beganAtMs = Math.min(...faults.map((fault) => fault.beganAtMs));
+    const endedAtMs = endOf(faults);
+    const nextAtMs = episodes[index + 1]?.[0]?.beganAtMs ?? Number.POSITIVE_INFINITY;
+    const within = samples.filter(({ atMs }) => atMs >= beganAtMs && atMs < endedAtMs);
+    const after = samples.filter(({ atMs }) => atMs >= endedAtMs && atMs < nextAtMs);
+    const away = new Set(faults.filter(({ group }) => group === "instance").map(({ target }) => target));
     const isPublishing = ({ outboxMs }: Sample) => outboxMs !== undefined && outboxMs < outboxMsMax;
-    const recovered = {
-      accept: steadyFrom(after, fault.endedAtMs, (sample) => acceptOf(sample) < acceptMsMax),
-      live: steadyFrom(after, fault.endedAtMs, ({ liveMs }) => (liveMs ?? 0) < liveMsMax),
-      publish: steadyFrom(after, fault.endedAtMs, isPublishing),
-    };
     return {
-      what: fault.what,
-      group: fault.group,
+      what: faults
+        .map(({ what }) => what)
+        .toSorted()
+        .join(", with "),
       during: {
-        acceptMs: isAlone ? worst(within.map((sample) => acceptOf(sample, away))) : undefined,
-        liveMs: isAlone ? worst(within.map(({ liveMs }) => liveMs)) : undefined,
-        outboxMs: isAlone ? worst(within.map(({ outboxMs }) => outboxMs)) : undefined,
+        acceptMs: worst(within.map((sample) => acceptOf(sample, away))),
+        liveMs: worst(within.map(({ liveMs }) => liveMs)),
+        outboxMs: worst(within.map(({ outboxMs }) => outboxMs)),
       },
-      takenOverMs: isAlone ? steadyFrom(within, fault.beganAtMs, isPublishing) : undefined,
-      recoveredMs: isAlone ? recovered : { accept: undefined, live: undefined, publish: undefined },
+      takenOverMs: steadyFrom(within, beganAtMs, isPublishing),
+      recovered: {
+        accept: recoveryIn(after, endedAtMs, (sample) => acceptOf(sample) < acceptMsMax),
+        live: recoveryIn(after, endedAtMs, ({ liveMs }) => (liveMs ?? 0) < liveMsMax),
+        publish: recoveryIn(after, endedAtMs, isPublishing),
+      },
     };
   });
 }
 
-/** Of all instances but the one that is away. */
-function acceptOf({ acceptMs }: Sample, away?: string): number {
-  return Math.max(0, ...acceptMs.entries().map(([name, ms]) => (name === away ? 0 : ms)));
+/** Faults in the order of their beginning, those together that overlap. */
+function episodesOf(struck: readonly Struck[]): Struck[][] {
+  const episodes: Struck[][] = [];
+  for (const fault of struck.toSorted((one, other) => one.beganAtMs - other.beganAtMs)) {
+    const last = episodes.at(-1);
+    if (last !== undefined && fault.beganAtMs <= endOf(last)) last.push(fault);
+    else episodes.push([fault]);
+  }
+  return episodes;
+}
+
+function endOf(faults: readonly Struck[]): number {
+  return Math.max(...faults.map(({ endedAtMs }) => endedAtMs));
+}
+
+function recoveryIn(
+  samples: readonly Sample[],
+  fromMs: number,
+  isWell: (sample: Sample) => boolean,
+): Recovery {
+  const afterMs = steadyFrom(samples, fromMs, isWell);
+  if (afterMs !== undefined) return { afterMs, isSeen: true };
+  return { afterMs: (samples.at(-1)?.atMs ?? fromMs) - fromMs, isSeen: false };
+}
+
+/** Of all instances but those that are away. */
+function acceptOf({ acceptMs }: Sample, away: ReadonlySet<string> = new Set()): number {
+  return Math.max(0, ...acceptMs.entries().map(([name, ms]) => (away.has(name) ? 0 : ms)));
 }
 
 /** From when on all was well for at least a second, and to the end of the samples. */

@@ -1,7 +1,7 @@
 // A run as people read it: the verdict, the recovery times, the totals; as a table for a terminal or for a document.
 import { emphasise } from "../../deploy/local/terminal.ts";
 import { guarantees, type Judgement } from "./checker/judgement.ts";
-import type { Effect } from "./recovery.ts";
+import type { Effect, Recovery } from "./recovery.ts";
 import type { RunResult } from "./run.ts";
 
 /** How it is written. */
@@ -30,8 +30,8 @@ export function reportOf(result: RunResult, { markdown, command }: ReportOptions
     heading("What each fault did"),
     write(effectTable(result.effects)),
     "Accept and live: the worst while the fault was there (accept: by the instances that were not its target). Backlog: " +
-      "how old the oldest event in the outbox was. Recovery: from the fault's end until all was as before; median and " +
-      "worst in seconds, of the faults that no other overlapped.",
+      "how old the oldest event in the outbox was. Recovery: from the fault's end until all was as before (>: the next " +
+      "fault came before that); median and worst. All in seconds; faults that overlapped stand together.",
     heading("Totals"),
     write([
       ["what", "count"],
@@ -84,10 +84,14 @@ function effectTable(effects: readonly Effect[]): Table {
         worstOf(list.map(({ during }) => during.acceptMs)),
         worstOf(list.map(({ during }) => during.liveMs)),
         worstOf(list.map(({ during }) => during.outboxMs)),
-        spreadOf(list.flatMap(({ takenOverMs }) => takenOverMs ?? [])),
-        spreadOf(list.flatMap(({ recoveredMs }) => recoveredMs.accept ?? [])),
-        spreadOf(list.flatMap(({ recoveredMs }) => recoveredMs.live ?? [])),
-        spreadOf(list.flatMap(({ recoveredMs }) => recoveredMs.publish ?? [])),
+        spreadOf(
+          list.flatMap(({ takenOverMs }) =>
+            takenOverMs === undefined ? [] : { afterMs: takenOverMs, isSeen: true },
+          ),
+        ),
+        spreadOf(list.map(({ recovered }) => recovered.accept)),
+        spreadOf(list.map(({ recovered }) => recovered.live)),
+        spreadOf(list.map(({ recovered }) => recovered.publish)),
       ];
     }),
   ];
@@ -98,10 +102,13 @@ function worstOf(values: readonly (number | undefined)[]): string {
   return known.length === 0 ? "-" : inSeconds(Math.max(...known));
 }
 
-function spreadOf(values: readonly number[]): string {
-  if (values.length === 0) return "-";
-  const sorted = values.toSorted((one, other) => one - other);
-  return `${inSeconds(sorted[Math.floor((sorted.length - 1) / 2)] ?? 0)} ${inSeconds(sorted.at(-1) ?? 0)}`;
+/** The median and the worst. */
+function spreadOf(times: readonly Recovery[]): string {
+  if (times.length === 0) return "-";
+  const sorted = times.toSorted((one, other) => one.afterMs - other.afterMs);
+  const written = sorted.map(({ afterMs, isSeen }) => `${isSeen ? "" : ">"}${inSeconds(afterMs)}`);
+  const worstPlace = sorted.findLastIndex(({ isSeen }) => !isSeen);
+  return `${written[Math.floor((sorted.length - 1) / 2)]} ${written.at(worstPlace)}`;
 }
 
 function inSeconds(ms: number): string {

@@ -1,7 +1,7 @@
 // Clients that read live: they keep what they get, in the order in which they get it, and go on elsewhere from what
 // they last saw. A reader judges nothing but the frames themselves; what it should have had is judged in the end.
 
-import { readEventStream } from "../support/event-stream.ts";
+import { readEventStream, type StreamedEvent } from "../support/event-stream.ts";
 
 /** An event as it came. */
 export interface ReceivedEvent {
@@ -154,9 +154,9 @@ export async function openStreamReader(options: ReaderOptions & { conversationId
     else await connect(options.resumeAt()).catch((error) => reader.faults.push(String(error)));
   }
 
-  function take(event: ReceivedEvent, fault: string | undefined) {
+  function take(event: StreamedEvent, fault: string | undefined) {
     if (fault !== undefined) reader.faults.push(fault);
-    place.events.push(event);
+    place.events.push(event as ReceivedEvent);
   }
 
   function moveTo(url: string): Promise<void> {
