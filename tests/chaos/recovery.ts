@@ -273,7 +273,7 @@ export interface Effect {
   during: { acceptMs: number | undefined; liveMs: number | undefined; outboxMs: number | undefined };
   /** From its beginning until the others had taken over what it had stopped. */
   takenOverMs: number | undefined;
-  recovered: { accept: Recovery; live: Recovery; publish: Recovery };
+  recovered: { accept: Recovery; live: Recovery; publish: Recovery; route: Recovery };
 }
 
 /** From the end of the fault until all was as before or, if that was not seen, until the next fault came. */
@@ -285,6 +285,7 @@ export interface Recovery {
 const acceptMsMax = 1_000;
 const liveMsMax = 500;
 const outboxMsMax = 1_000;
+const routedMsMax = 2_000;
 const steadyMs = 1_000;
 
 /** What each fault did; two that overlapped are one, since nobody can tell their effects apart. */
@@ -312,6 +313,11 @@ export function effectsOf(struck: readonly Struck[], samples: readonly Sample[])
         accept: recoveryIn(after, endedAtMs, (sample) => acceptOf(sample) < acceptMsMax),
         live: recoveryIn(after, endedAtMs, ({ liveMs }) => (liveMs ?? 0) < liveMsMax),
         publish: recoveryIn(after, endedAtMs, isPublishing),
+        route: recoveryIn(
+          after,
+          endedAtMs,
+          ({ routedMs }) => routedMs !== undefined && routedMs < routedMsMax,
+        ),
       },
     };
   });

@@ -76,6 +76,7 @@ function effectTable(effects: readonly Effect[]): Table {
       "accept again",
       "live again",
       "publish again",
+      "route again",
     ],
     ...rows.map(([what, list]) => {
       return [
@@ -92,6 +93,7 @@ function effectTable(effects: readonly Effect[]): Table {
         spreadOf(list.map(({ recovered }) => recovered.accept)),
         spreadOf(list.map(({ recovered }) => recovered.live)),
         spreadOf(list.map(({ recovered }) => recovered.publish)),
+        spreadOf(list.map(({ recovered }) => recovered.route)),
       ];
     }),
   ];
