@@ -4,6 +4,7 @@
 FROM oven/bun:1.4.5 AS build
 WORKDIR /build
 COPY package.json bun.lock ./
+COPY deploy/patches deploy/patches
 RUN bun install --frozen-lockfile --production
 COPY deploy/build.ts deploy/build.ts
 COPY sql sql

@@ -32,7 +32,6 @@ export interface Postgres extends AsyncDisposable {
 
 /** What an answer may take beyond the server's own bound. */
 const deadlineSlackMs = 1_000;
-const settleMs = 20;
 const closeTimeoutSeconds = 1;
 
 // Without `simple: false`, which the driver's types do not know, a statement without arguments would be neither
@@ -44,12 +43,10 @@ export function openPostgres(settings: PostgresSettings): Postgres {
   const deadlineMs = settings.statementTimeoutMs + 1_000 * settings.connectTimeoutSeconds + deadlineSlackMs;
   let pool = openPool(settings);
   let answeredAtMs = performance.now();
-  let settling: Promise<void> | undefined;
   settings.pulse?.onAway(() => replace(pool));
 
   async function query<Row extends object>(text: string, args: readonly Argument[] = []): Promise<Row[]> {
     if (settings.pulse?.isAway()) throw new OperatingError(refusal);
-    await settling;
     const { sql, over } = pool;
     const asked = pool;
     const askedAtMs = performance.now();
@@ -60,7 +57,6 @@ export function openPostgres(settings: PostgresSettings): Postgres {
       return rows as unknown as Row[];
     } catch (error) {
       if (isSilence(error) && answeredAtMs < askedAtMs) replace(asked);
-      if (isConnectionFailure(error)) await (settling ??= settle());
       throw error;
     }
   }
@@ -71,13 +67,6 @@ export function openPostgres(settings: PostgresSettings): Postgres {
     pool = openPool(settings);
     hung.over.abort(new OperatingError(silence));
     void hung.sql.end({ timeout: 0 });
-  }
-
-  // The driver loses a query for good that is asked between a connection's error and its close, which Bun tells a
-  // moment later. So whoever tries again, and everybody else, waits that moment out.
-  async function settle() {
-    await Bun.sleep(settleMs);
-    settling = undefined;
   }
 
   const close = () => pool.sql.end({ timeout: closeTimeoutSeconds });

@@ -1,23 +1,24 @@
 // The pool behind a proxy that cuts its connections, or swallows what is said on them.
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { isConnectionFailure, openPostgres, type Postgres } from "../../src/platform/postgres.ts";
-import { dropAnswers, type FaultProxy, passAll, startFaultProxy } from "../support/fault-proxy.ts";
+import { dropAnswers, type FaultProxy, once, passAll, startFaultProxy } from "../support/fault-proxy.ts";
 
 setDefaultTimeout(30_000);
 
+const databaseUrl = String(process.env["TEST_DATABASE_URL"]);
+const bounds = { connectTimeoutSeconds: 1, statementTimeoutMs: 500 };
 let proxy: FaultProxy;
 let postgres: Postgres;
 
 beforeEach(async () => {
-  const url = new URL(String(process.env["TEST_DATABASE_URL"]));
+  const url = new URL(databaseUrl);
   proxy = await startFaultProxy({ target: Number(url.port) });
   url.port = String(proxy.port);
   postgres = openPostgres({
     url: url.href,
     connectionsMax: 3,
     applicationName: "chat4all test",
-    connectTimeoutSeconds: 1,
-    statementTimeoutMs: 500,
+    ...bounds,
   });
 });
 
@@ -54,6 +55,62 @@ test("gives up a connection on which nothing comes back, and asks on another", a
   expect(isConnectionFailure(failure)).toBe(true);
   proxy.fault = passAll;
   expect([...(await postgres.query("select 3 as answer"))]).toEqual([{ answer: 3 }]);
+});
+
+test("asks on new connections when all are ended while a statement is on its way to one", async () => {
+  const applicationName = `ended ${crypto.randomUUID()}`;
+  await using ended = openPostgres({ ...bounds, url: databaseUrl, connectionsMax: 2, applicationName });
+  await using other = openPostgres({
+    ...bounds,
+    url: databaseUrl,
+    connectionsMax: 1,
+    applicationName: "other",
+  });
+  const untilAnswered = async (text: string): Promise<unknown> => {
+    try {
+      return await ended.query(text);
+    } catch (error) {
+      // That it was lost with its connection; not what an earlier one ended with, nor that no new one was to be had.
+      expect((error as { code?: string }).code).toBeOneOf(["CONNECTION_CLOSED", "ECONNRESET", "EPIPE"]);
+      return untilAnswered(text);
+    }
+  };
+  const askTwo = () =>
+    Promise.all([untilAnswered("select 1 as answer"), untilAnswered("select 2 as answer")]);
+  await Promise.all([ended.query("select pg_sleep(0.1)"), ended.query("select pg_sleep(0.1)")]);
+  await other.query("select 1");
+  const afterFailure = ended.query("select pg_sleep(0.4)").catch(askTwo);
+  const ending = other.query(
+    "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1",
+    [applicationName],
+  );
+  // Once it is asked, this thread stands still; then it learns of the answer and of both ends in one turn.
+  await Bun.sleep(1);
+  Bun.sleepSync(200);
+  const answers = await Promise.all([afterFailure, ending.then(askTwo)]);
+  expect(answers.flat(2)).toEqual([{ answer: 1 }, { answer: 2 }, { answer: 1 }, { answer: 2 }]);
+});
+
+test("answers whole rows after a connection that ended in the middle of an answer", async () => {
+  const url = new URL(databaseUrl);
+  url.port = String(proxy.port);
+  await using single = openPostgres({
+    ...bounds,
+    url: url.href,
+    connectionsMax: 1,
+    applicationName: "chat4all test",
+  });
+  await single.query("select 1");
+  const { fault, struck } = once("answer", "chunk", "pass");
+  proxy.fault = fault;
+  const cut = single
+    .query("select repeat('x', 9000), pg_sleep(0.02) from generate_series(1, 20)")
+    .catch((error) => error);
+  await struck;
+  await Bun.sleep(20);
+  proxy.endConnections("close");
+  expect(isConnectionFailure(await cut)).toBe(true);
+  expect([...(await single.query("select 2 as answer"))]).toEqual([{ answer: 2 }]);
 });
 
 test("takes and gives arrays as they are", async () => {
