@@ -42,7 +42,7 @@ export interface Poller {
 /** A dead poller's shards are taken over within `leaseMs` and a renewal: less than 5 s. */
 export const pollerTimes: PollerTimes = {
   leaseMs: 4_000,
-  renewIntervalMs: 800,
+  renewIntervalMs: 500,
   pollIntervalMs: 100,
   failurePauseMs: 500,
 };
