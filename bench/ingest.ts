@@ -3,13 +3,11 @@
 // through wrk, at 64 and at 256 callers; random conversations out of 10,000. Medians of the rounds are printed.
 // A fast wrong answer is a failure: numbers must be 1..n and every accepted message must be there.
 //
-//   bun bench/ingest.ts [--rounds 5] [--seconds 5] [--roles api]     needs pgbench and wrk on the PATH
-//
 // Arrives: nothing. Leaves: a table on standard output. Everything it starts is stopped again.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readOptions } from "../deploy/local/options.ts";
 import { startServices } from "../deploy/local/services.ts";
 import { collectorDefaults, openCollector } from "../src/ingest/collector.ts";
 import { openPostgres, type Postgres } from "../src/platform/postgres.ts";
@@ -21,15 +19,11 @@ import {
   wrongConversations,
 } from "./prepare.ts";
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: "string", default: "5" },
-    seconds: { type: "string", default: "5" },
-    roles: { type: "string", default: "api" },
-  },
-});
-const rounds = Number(values.rounds);
-const seconds = Number(values.seconds);
+const help = `Usage: bun bench/ingest.ts [--rounds 5] [--seconds 5] [--roles api]
+
+How fast messages are accepted, as ratios to what Postgres itself does one row a transaction. Needs pgbench and wrk.`;
+
+const { rounds, seconds, roles } = readOptions(help, { rounds: 5, seconds: 5, roles: "api" });
 const drainMsMax = 60_000;
 const callerCounts = [64, 256];
 const text = "0123456789012345678901234567890123456789";
@@ -55,7 +49,7 @@ try {
 }
 
 async function run(): Promise<void> {
-  const prepared = await prepareDatabase(services, values.roles);
+  const prepared = await prepareDatabase(services, roles);
   await using postgres = pool(prepared.databaseUrl, 2);
   const conversations = await createConversations(postgres, prepared.partitions);
   await Bun.write(join(directory, "ids"), `${conversations.join("\n")}\n`);
@@ -92,7 +86,7 @@ async function run(): Promise<void> {
 async function reset(postgres: Postgres): Promise<void> {
   const wrong = await wrongConversations(postgres);
   if (wrong > 0) throw new Error(`${wrong} conversations have a gap or a repeat in their numbers`);
-  if (values.roles.includes("outbox")) {
+  if (roles.includes("outbox")) {
     const drainedBy = performance.now() + drainMsMax;
     while ((await postgres.query("select from outbox limit 1")).length > 0) {
       if (performance.now() > drainedBy) throw new Error(`the outbox was not empty after ${drainMsMax} ms`);

@@ -2,28 +2,24 @@
 // load (open loop, from a process of its own) with Kafka there, then with its process stopped (SIGSTOP), then with Kafka
 // back while the outbox empties. Everything is judged as in overload.ts: each 202 is stored once, numbers are 1..n.
 //
-//   bun bench/kafka-away.ts [--rate 1000] [--before-seconds 20] [--away-seconds 120]
-//
 // Arrives: nothing. Leaves: a table on standard output; exit code 1 if it was wrong. Everything it starts is stopped again.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { startKafkaCluster } from "../deploy/local/kafka.ts";
+import { readOptions } from "../deploy/local/options.ts";
 import { startPostgres } from "../deploy/local/postgres.ts";
 import { startRedis } from "../deploy/local/redis.ts";
 import type { Postgres } from "../src/platform/postgres.ts";
 import { type Measurement, measure, rssOf } from "./measure.ts";
 import { openBench, wrongConversations } from "./prepare.ts";
 
-const { values } = parseArgs({
-  options: {
-    rate: { type: "string", default: "1000" },
-    "before-seconds": { type: "string", default: "20" },
-    "away-seconds": { type: "string", default: "120" },
-  },
-});
-const rate = Number(values.rate);
+const help = `Usage: bun bench/kafka-away.ts [--rate 1000] [--before-seconds 20] [--away-seconds 120]
+
+What Kafka's absence does to people, and how fast the outbox empties afterwards.`;
+
+const values = readOptions(help, { rate: 1_000, "before-seconds": 20, "away-seconds": 120 });
+const { rate } = values;
 const connections = 256;
 const drainMsMax = 300_000;
 const lookEveryMs = 50;
@@ -47,20 +43,20 @@ async function run(): Promise<void> {
   const load = (seconds: number) => measure(bench, { rate, seconds, connections });
 
   await load(5);
-  const before = await load(Number(values["before-seconds"]));
+  const before = await load(values["before-seconds"]);
   await untilEmpty(postgres);
   const broker = kafka.brokers[0]?.pid ?? 0;
   process.kill(broker, "SIGSTOP");
   let away: Measurement;
   try {
-    away = await load(Number(values["away-seconds"]));
+    away = await load(values["away-seconds"]);
   } finally {
     process.kill(broker, "SIGCONT");
   }
   const backAtMs = performance.now();
   const waited = await waiting(postgres);
   const rssMiB = await rssOf(bench.server.pid);
-  const goingOn = load(Number(values["before-seconds"]));
+  const goingOn = load(values["before-seconds"]);
   const firstMs = await untilFewer(postgres, waited, backAtMs);
   const emptyMs = await untilEmpty(postgres, backAtMs);
   const after = await goingOn;

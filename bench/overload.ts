@@ -4,35 +4,35 @@
 // late the node is (the answer to /healthz), and its memory.
 // A fast wrong answer is a failure: every 202 must be stored, nothing else, and numbers must be 1..n.
 //
-//   bun bench/overload.ts [--rounds 3] [--seconds 10] [--roles api] [--connections 6000] [--factor 3]
-//   bun bench/overload.ts --apart                the load on the last core and everything else on the first (Linux), so
-//                                                that refusing costs the load's process nothing of the node's time
-//   bun bench/overload.ts --soak-minutes 30      so long three times what it accepted in the minute before: a line a
-//                                                minute with its memory, then the slope
-//
 // Arrives: nothing. Leaves: a table on standard output; exit code 1 if it was wrong. Everything it starts is stopped again.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readOptions } from "../deploy/local/options.ts";
 import { startServices } from "../deploy/local/services.ts";
 import { type Measurement, measure, median, rssOf } from "./measure.ts";
 import type { LoadReport } from "./open-loop.ts";
 import { type Bench, openBench, wrongConversations } from "./prepare.ts";
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: "string", default: "3" },
-    seconds: { type: "string", default: "10" },
-    roles: { type: "string", default: "api" },
-    connections: { type: "string", default: "6000" },
-    factor: { type: "string", default: "3" },
-    apart: { type: "boolean", default: false },
-    "soak-minutes": { type: "string" },
-  },
+const help = `Usage: bun bench/overload.ts [--rounds 3] [--seconds 10] [--roles api] [--connections 6000] [--factor 3]
+
+What a node does with three times the load that it can take.
+
+  --apart            the load on the last core and everything else on the first (Linux), so that refusing costs the
+                     load's process nothing of the node's time
+  --soak-minutes N   so long three times what it accepted in the minute before: a line a minute with its memory, then
+                     the slope`;
+
+const values = readOptions(help, {
+  rounds: 3,
+  seconds: 10,
+  roles: "api",
+  connections: 6_000,
+  factor: 3,
+  apart: false,
+  "soak-minutes": 0,
 });
-const seconds = Number(values.seconds);
-const factor = Number(values.factor);
+const { seconds, factor, connections } = values;
 const callersOfClosedLoops = [64, 256, 512];
 const loadCore = values.apart ? navigator.hardwareConcurrency - 1 : undefined;
 // What is started from here on inherits it.
@@ -57,8 +57,8 @@ async function run(): Promise<void> {
   await using bench = await openBench(services, directory, values.roles);
   const capacity = await findCapacity(bench);
   console.error(`capacity: ${Math.round(capacity)}/s`);
-  if (values["soak-minutes"] === undefined) await compare(bench, capacity);
-  else await soak(bench, capacity, Number(values["soak-minutes"]));
+  if (values["soak-minutes"] === 0) await compare(bench, capacity);
+  else await soak(bench, capacity, values["soak-minutes"]);
   const wrong = await wrongConversations(bench.postgres);
   if (wrong > 0) throw new Error(`${wrong} conversations have a gap or a repeat in their numbers`);
   console.log("\nEvery 202 is stored and nothing else is; the numbers of every conversation are 1..n.");
@@ -81,11 +81,11 @@ async function compare(bench: Bench, capacity: number): Promise<void> {
     ["1", []],
     [String(factor), []],
   ]);
-  for (let round = 1; round <= Number(values.rounds); round += 1) {
+  for (let round = 1; round <= values.rounds; round += 1) {
     console.error(`round ${round} of ${values.rounds}`);
     for (const [load, measurements] of byLoad) {
       const rate = Math.round(capacity * Number(load));
-      const offered = { rate, seconds, connections: Number(values.connections), core: loadCore };
+      const offered = { rate, seconds, connections, core: loadCore };
       const found = await measure(bench, offered);
       console.error(`  ${load}x: ${JSON.stringify(found)}`);
       measurements.push(found);
@@ -148,7 +148,7 @@ async function soak(bench: Bench, capacity: number, minutes: number): Promise<vo
   const load = {
     rate: capacity * factor,
     seconds: minutes * 60,
-    connections: Number(values.connections),
+    connections,
     core: loadCore,
   };
   console.log(JSON.stringify(await measure(bench, load, onSecond)));

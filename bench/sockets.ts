@@ -2,26 +2,22 @@
 // subscriptions as a node takes. Sockets that do not read must be closed with 1013 while the node's memory has a bound,
 // and whoever reads gets everything in order all the time; what is beyond a bound must be refused as documented.
 //
-//   bun bench/sockets.ts [--idle 10000] [--slow 1000] [--seconds 20]
-//
 // Arrives: nothing. Leaves: a table on standard output; exit code 1 if it was wrong. Everything it starts is stopped again.
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readOptions } from "../deploy/local/options.ts";
 import { startServices } from "../deploy/local/services.ts";
 import { rssOf } from "./measure.ts";
 import { type Bench, openBench, userToken } from "./prepare.ts";
 
-const { values } = parseArgs({
-  options: {
-    idle: { type: "string", default: "10000" },
-    slow: { type: "string", default: "1000" },
-    seconds: { type: "string", default: "20" },
-  },
-});
-const seconds = Number(values.seconds);
+const help = `Usage: bun bench/sockets.ts [--idle 10000] [--slow 1000] [--seconds 20]
+
+What sockets cost a node: many that are idle, many that do not read, and as many subscriptions as a node takes.`;
+
+const values = readOptions(help, { idle: 10_000, slow: 1_000, seconds: 20 });
+const { seconds } = values;
 const openedAtOnce = 100;
 const text = "x".repeat(4_000);
 const subscriptionsOfSocket = 1_000;
@@ -55,7 +51,7 @@ try {
 
 /** Sockets that only are there. */
 async function rest(bench: Bench): Promise<void> {
-  const count = Number(values.idle);
+  const count = values.idle;
   const before = await rssOf(bench.server.pid);
   const idle = await inGroups(count, async (index) =>
     openClient(bench, await userToken(bench.prepared, `user-${index}`)),
@@ -78,7 +74,7 @@ async function rest(bench: Bench): Promise<void> {
 
 /** Sockets that subscribe and do not read, beside one that does. */
 async function overrun(bench: Bench): Promise<void> {
-  const count = Number(values.slow);
+  const count = values.slow;
   const conversationId = bench.conversationIds[0] ?? "";
   await post(bench, conversationId);
   const numbers: number[] = [];

@@ -1,18 +1,15 @@
-// `bun run hostile [--inputs N] [--seed S]`: hostile requests, frames and raw bytes against a node that runs as a
-// process, with all of its roles; then the verdict. The same seed makes the same inputs.
-import { parseArgs } from "node:util";
+import { drawSeed, readOptions } from "../../deploy/local/options.ts";
 import { drive } from "./drive.ts";
 import { startHostileNode, withServices } from "./node.ts";
 
-const { values } = parseArgs({
-  options: { inputs: { type: "string", default: "100000" }, seed: { type: "string" } },
-});
-const inputs = Number(values.inputs);
-const seed = Number(values.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]) | 0;
-if (!(inputs > 0)) {
-  console.error("--inputs must be a number");
-  process.exit(2);
-}
+const help = `Usage: bun run hostile [--inputs 100000] [--seed N]
+
+Hostile requests, frames and raw bytes against a node that runs as a process, with all of its roles; then what is stored
+is held against what was acknowledged. The same seed makes the same inputs.
+
+The exit code is 1 when anything was found.`;
+
+const { inputs, seed } = readOptions(help, { inputs: 100_000, seed: drawSeed() });
 
 const isGood = await withServices(async () => {
   await using node = await startHostileNode();

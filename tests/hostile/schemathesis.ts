@@ -1,9 +1,9 @@
-// Schemathesis over the OpenAPI document of a node: `bun run schemathesis [--examples N] [--seed S]`, and a short run
-// among the tests. It is a Python program that comes into a folder of its own when it is first asked for.
+// Schemathesis over the OpenAPI document of a node: `bun run schemathesis`, and a short run among the tests. It is a
+// Python program that comes into a folder of its own when it is first asked for.
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
+import { drawSeed, readOptions } from "../../deploy/local/options.ts";
 import { requireProgram } from "../../deploy/local/packages.ts";
 import { runTool } from "../../deploy/local/process.ts";
 import { type HostileNode, startHostileNode, withServices } from "./node.ts";
@@ -129,17 +129,17 @@ async function mustRun(command: string[]): Promise<void> {
   if (code !== 0) throw new Error(`${command.slice(1).join(" ")} failed:\n${output}`);
 }
 
-async function main(args: string[]): Promise<number> {
-  const { values } = parseArgs({
-    args,
-    options: { seed: { type: "string" }, examples: { type: "string", default: "200" } },
-  });
-  const seed = Number(values.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]);
+const help = `Usage: bun run schemathesis [--examples 200] [--seed N]
+
+Schemathesis over the OpenAPI document of a node, with at most so many examples for each call.
+
+The exit code is 1 when anything was found, or a call was not tried.`;
+
+async function main(): Promise<number> {
+  const { examples, seed } = readOptions(help, { examples: 200, seed: drawSeed() });
   return await withServices(async () => {
     await using node = await startHostileNode("api");
-    const outcome = await runSchemathesis(node, { seed, examples: Number(values.examples) }, (line) =>
-      console.error(line),
-    );
+    const outcome = await runSchemathesis(node, { seed, examples }, (line) => console.error(line));
     console.log(outcome.output);
     const { selected, tested } = outcome.operations;
     const verdict = outcome.isPassed ? "passed" : "FAILED";
@@ -148,4 +148,4 @@ async function main(args: string[]): Promise<number> {
   });
 }
 
-if (import.meta.main) process.exit(await main(process.argv.slice(2)));
+if (import.meta.main) process.exit(await main());
