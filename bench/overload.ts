@@ -32,7 +32,7 @@ const values = readOptions(help, {
   apart: false,
   "soak-minutes": 0,
 });
-const { seconds, factor, connections } = values;
+const { seconds, factor } = values;
 const callersOfClosedLoops = [64, 256, 512];
 const loadCore = values.apart ? navigator.hardwareConcurrency - 1 : undefined;
 // What is started from here on inherits it.
@@ -85,7 +85,7 @@ async function compare(bench: Bench, capacity: number): Promise<void> {
     console.error(`round ${round} of ${values.rounds}`);
     for (const [load, measurements] of byLoad) {
       const rate = Math.round(capacity * Number(load));
-      const offered = { rate, seconds, connections, core: loadCore };
+      const offered = { rate, seconds, connections: values.connections, core: loadCore };
       const found = await measure(bench, offered);
       console.error(`  ${load}x: ${JSON.stringify(found)}`);
       measurements.push(found);
@@ -148,7 +148,7 @@ async function soak(bench: Bench, capacity: number, minutes: number): Promise<vo
   const load = {
     rate: capacity * factor,
     seconds: minutes * 60,
-    connections,
+    connections: values.connections,
     core: loadCore,
   };
   console.log(JSON.stringify(await measure(bench, load, onSecond)));

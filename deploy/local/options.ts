@@ -39,7 +39,8 @@ export function readOptions<const Defaults extends Record<string, number | strin
 
 function numberOf(name: string, given: unknown): number {
   const number = given === "" ? Number.NaN : Number(given);
-  if (!(number >= 0 && number < Number.POSITIVE_INFINITY)) throw new Error(`--${name} ${given} is no number`);
+  if (!(number >= 0 && number < Number.POSITIVE_INFINITY))
+    throw new Error(`--${name} ${String(given)} is no number`);
   return number;
 }
 
