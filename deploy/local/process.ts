@@ -161,7 +161,8 @@ function startFailed(what: string, server: ServerProcess): OperatingError {
   return new OperatingError("start_failed", { message: `${what}:\n${server.lastOutput()}` });
 }
 
-function sendSignal(pid: number, signal: NodeJS.Signals): void {
+/** Nothing happens when the process has ended meanwhile. */
+export function sendSignal(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch (error) {

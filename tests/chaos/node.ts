@@ -2,7 +2,7 @@
 // servers starts one again that ended by itself, and so does this; that it ended is kept as a finding.
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { type ServerProcess, startServerProcess } from "../../deploy/local/process.ts";
+import { type ServerProcess, sendSignal, startServerProcess } from "../../deploy/local/process.ts";
 import type { Command } from "./seam.ts";
 
 /** One instance of the server, which keeps its address over restarts. */
@@ -119,7 +119,7 @@ export function makeInstance(options: InstanceOptions): Instance {
   }
 
   function signalTo(signal: NodeJS.Signals) {
-    if (current?.isRunning()) process.kill(current.pid, signal);
+    if (current?.isRunning()) sendSignal(current.pid, signal);
   }
 
   return {

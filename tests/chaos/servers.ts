@@ -1,6 +1,7 @@
 // Postgres, Redis and Kafka brokers as things that faults are done to: all of them are stopped, started and paused alike.
 import { readdirSync, readFileSync } from "node:fs";
 import { processStatus } from "../../deploy/local/pid.ts";
+import { sendSignal } from "../../deploy/local/process.ts";
 import { OperatingError } from "../../src/model/errors.ts";
 
 /** A server that comes back with the same data (as far as it keeps any) and the same port. */
@@ -59,14 +60,8 @@ export function stagedServer(
   function signalAll(signal: NodeJS.Signals) {
     if (!running || !isRunning()) return;
     // The parent first, so that it has no more children meanwhile.
-    process.kill(running.pid, signal);
-    for (const pid of processesUnder(running.pid)) {
-      try {
-        process.kill(pid, signal);
-      } catch {
-        // It has ended since.
-      }
-    }
+    sendSignal(running.pid, signal);
+    for (const pid of processesUnder(running.pid)) sendSignal(pid, signal);
   }
 
   return {

@@ -8,7 +8,7 @@ import { type KafkaCluster, startKafkaCluster } from "../../deploy/local/kafka.t
 import { recordedProcess } from "../../deploy/local/pid.ts";
 import { choosePorts } from "../../deploy/local/ports.ts";
 import { startPostgres } from "../../deploy/local/postgres.ts";
-import { stopLeftovers } from "../../deploy/local/process.ts";
+import { sendSignal, stopLeftovers } from "../../deploy/local/process.ts";
 import { startRedis } from "../../deploy/local/redis.ts";
 import { type RunningServer, removeData, type ServerOptions } from "../../deploy/local/services.ts";
 import { type Config, readConfig } from "../../src/config.ts";
@@ -172,7 +172,7 @@ function killAtExit(dataDirectory: string): () => void {
   const killAll = () => {
     for (const file of new Bun.Glob("*/*.pid").scanSync({ cwd: dataDirectory, absolute: true })) {
       const running = recordedProcess(file);
-      if (running !== undefined) process.kill(running.pid, "SIGKILL");
+      if (running !== undefined) sendSignal(running.pid, "SIGKILL");
     }
     unmountBelow(dataDirectory);
   };

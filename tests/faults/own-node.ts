@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startPostgres } from "../../deploy/local/postgres.ts";
+import { sendSignal } from "../../deploy/local/process.ts";
 import type { RunningServer } from "../../deploy/local/services.ts";
 import { type Config, readConfig } from "../../src/config.ts";
 import { prepareShards } from "../../src/outbox/shards.ts";
@@ -39,17 +40,17 @@ export class OwnPostgres implements AsyncDisposable {
   /** Ends all of its processes at once. */
   async kill(): Promise<void> {
     const pids = this.#pids();
-    for (const pid of pids) process.kill(pid, "SIGKILL");
+    for (const pid of pids) sendSignal(pid, "SIGKILL");
     await this.#server?.stop("SIGKILL");
   }
 
   /** Connections stay open, nothing is answered. */
   pause(): void {
-    for (const pid of this.#pids()) process.kill(pid, "SIGSTOP");
+    for (const pid of this.#pids()) sendSignal(pid, "SIGSTOP");
   }
 
   resume(): void {
-    for (const pid of this.#pids()) process.kill(pid, "SIGCONT");
+    for (const pid of this.#pids()) sendSignal(pid, "SIGCONT");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
