@@ -53,7 +53,8 @@ export const defects: SeededDefect[] = [
   {
     name: "answers another number than it stored",
     breaks: "acknowledged",
-    mayBreak: ["retries"],
+    // Who edits somebody else's message by that number may hit an own one.
+    mayBreak: ["retries", "refusals"],
     changes: [
       {
         file: "src/ingest/accept.ts",
@@ -78,6 +79,7 @@ export const defects: SeededDefect[] = [
     breaks: "numbers",
     mayBreak: [
       "members",
+      "refusals",
       "acknowledged",
       "order",
       "history",
