@@ -7,6 +7,7 @@ import { rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { onInterruption } from "../../deploy/local/interruption.ts";
+import { drawSeed } from "../../deploy/local/options.ts";
 import { emphasise } from "../../deploy/local/terminal.ts";
 import { OperatingError } from "../../src/model/errors.ts";
 import { showRun } from "./progress.ts";
@@ -128,7 +129,7 @@ function readOptions(args: string[]): Options | string {
   if (unknown.length > 0) faulty.push(`--faults does not know ${unknown.join(", ")}`);
   const options: Options = {
     seconds: whole("seconds", 60, 20, 86_400),
-    seed: whole("seed", crypto.getRandomValues(new Uint32Array(1))[0] ?? 1, 0, 2 ** 32 - 1),
+    seed: whole("seed", drawSeed(), 0, 2 ** 32 - 1),
     instances: whole("instances", 2, 2, 5),
     brokers: brokers === 3 ? 3 : 1,
     rate: whole("rate", 1_500, 1, 100_000),

@@ -39,18 +39,17 @@ export class OwnPostgres implements AsyncDisposable {
 
   /** Ends all of its processes at once. */
   async kill(): Promise<void> {
-    const pids = this.#pids();
-    for (const pid of pids) sendSignal(pid, "SIGKILL");
+    this.#signalAll("SIGKILL");
     await this.#server?.stop("SIGKILL");
   }
 
   /** Connections stay open, nothing is answered. */
   pause(): void {
-    for (const pid of this.#pids()) sendSignal(pid, "SIGSTOP");
+    this.#signalAll("SIGSTOP");
   }
 
   resume(): void {
-    for (const pid of this.#pids()) sendSignal(pid, "SIGCONT");
+    this.#signalAll("SIGCONT");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -60,9 +59,9 @@ export class OwnPostgres implements AsyncDisposable {
   }
 
   // Its backends leave its process group.
-  #pids(): number[] {
+  #signalAll(signal: NodeJS.Signals): void {
     const pid = this.#server?.pid ?? 0;
-    return [pid, ...childrenOf(pid)];
+    for (const each of [pid, ...childrenOf(pid)]) sendSignal(each, signal);
   }
 }
 

@@ -1,4 +1,4 @@
-import { drawSeed, readOptions } from "../../deploy/local/options.ts";
+import { checkWhole, drawSeed, readOptions } from "../../deploy/local/options.ts";
 import { drive } from "./drive.ts";
 import { startHostileNode, withServices } from "./node.ts";
 
@@ -9,7 +9,9 @@ is held against what was acknowledged. The same seed makes the same inputs.
 
 The exit code is 1 when anything was found.`;
 
-const { inputs, seed } = readOptions(help, { inputs: 100_000, seed: drawSeed() });
+const { inputs, seed } = readOptions(help, { inputs: 100_000, seed: drawSeed() }, (values) =>
+  checkWhole("inputs", values.inputs, 2 ** 31 - 1),
+);
 
 const isGood = await withServices(async () => {
   await using node = await startHostileNode();

@@ -5,8 +5,8 @@
 // lost and reordered nothing, 1 when it did, 2 for wrong arguments, 130 when interrupted. Everything it starts is
 // stopped again.
 
-import { parseArgs } from "node:util";
 import { onInterruption } from "../../deploy/local/interruption.ts";
+import { checkWhole, drawSeed, readOptions } from "../../deploy/local/options.ts";
 import { ensureTopics, readTopic } from "../../src/platform/kafka.ts";
 import { pause } from "../../src/platform/pause.ts";
 import { passAll } from "../support/fault-proxy.ts";
@@ -31,7 +31,10 @@ const partitionCount = 12;
 const settleMs = 90_000;
 const progressMs = 5_000;
 
-const { seconds, seed } = readArguments();
+const { seconds, seed } = readOptions(help, { seconds: 120, seed: 1 + (drawSeed() % 999_999) }, (values) => {
+  checkWhole("seconds", values.seconds, 3_600);
+  checkWhole("seed", values.seed, 2 ** 31 - 1);
+});
 const interrupted = onInterruption(() => say("stopping"));
 say(`${seconds} s of faults with seed ${seed}; again with --seconds ${seconds} --seed ${seed}`);
 const cluster = await startProxiedCluster({ clientId: "fuzz", report: say, signal: interrupted });
@@ -149,37 +152,6 @@ function conclude(bare: Verdict, ours: Verdict, gaveUp: boolean): number {
   }
   console.log("Our publisher lost and reordered nothing.");
   return 0;
-}
-
-function readArguments() {
-  try {
-    const { values } = parseArgs({
-      options: {
-        seconds: { type: "string", default: "120" },
-        seed: { type: "string", default: String(1 + Math.floor(Math.random() * 999_999)) },
-        help: { type: "boolean", short: "h", default: false },
-      },
-    });
-    if (values.help) {
-      console.log(help);
-      process.exit(0);
-    }
-    return {
-      seconds: wholeNumber("seconds", values.seconds, 3_600),
-      seed: wholeNumber("seed", values.seed, 2 ** 31 - 1),
-    };
-  } catch (error) {
-    console.error(`${error instanceof Error ? error.message : String(error)}\n\n${help}`);
-    process.exit(2);
-  }
-}
-
-function wholeNumber(name: string, text: string, most: number): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value < 1 || value > most) {
-    throw new Error(`--${name} is a whole number from 1 to ${most}`);
-  }
-  return value;
 }
 
 function say(line: string): void {

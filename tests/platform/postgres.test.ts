@@ -6,20 +6,26 @@ import { dropAnswers, type FaultProxy, once, passAll, startFaultProxy } from "..
 setDefaultTimeout(30_000);
 
 const databaseUrl = String(process.env["TEST_DATABASE_URL"]);
-const bounds = { connectTimeoutSeconds: 1, statementTimeoutMs: 500 };
 let proxy: FaultProxy;
+let proxiedUrl: string;
 let postgres: Postgres;
+
+function open(url: string, connectionsMax: number, applicationName = "chat4all test"): Postgres {
+  return openPostgres({
+    url,
+    connectionsMax,
+    applicationName,
+    connectTimeoutSeconds: 1,
+    statementTimeoutMs: 500,
+  });
+}
 
 beforeEach(async () => {
   const url = new URL(databaseUrl);
   proxy = await startFaultProxy({ target: Number(url.port) });
   url.port = String(proxy.port);
-  postgres = openPostgres({
-    url: url.href,
-    connectionsMax: 3,
-    applicationName: "chat4all test",
-    ...bounds,
-  });
+  proxiedUrl = url.href;
+  postgres = open(proxiedUrl, 3);
 });
 
 afterEach(async () => {
@@ -59,13 +65,8 @@ test("gives up a connection on which nothing comes back, and asks on another", a
 
 test("asks on new connections when all are ended while a statement is on its way to one", async () => {
   const applicationName = `ended ${crypto.randomUUID()}`;
-  await using ended = openPostgres({ ...bounds, url: databaseUrl, connectionsMax: 2, applicationName });
-  await using other = openPostgres({
-    ...bounds,
-    url: databaseUrl,
-    connectionsMax: 1,
-    applicationName: "other",
-  });
+  await using ended = open(databaseUrl, 2, applicationName);
+  await using other = open(databaseUrl, 1);
   const untilAnswered = async (text: string): Promise<unknown> => {
     try {
       return await ended.query(text);
@@ -92,14 +93,7 @@ test("asks on new connections when all are ended while a statement is on its way
 });
 
 test("answers whole rows after a connection that ended in the middle of an answer", async () => {
-  const url = new URL(databaseUrl);
-  url.port = String(proxy.port);
-  await using single = openPostgres({
-    ...bounds,
-    url: url.href,
-    connectionsMax: 1,
-    applicationName: "chat4all test",
-  });
+  await using single = open(proxiedUrl, 1);
   await single.query("select 1");
   const { fault, struck } = once("answer", "chunk", "pass");
   proxy.fault = fault;
